@@ -1,0 +1,46 @@
+"""What several tests need: a model small enough to run in a blink, and the command line."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from umtlib import checkpoint, cli, config, translator
+
+DOMAINS = ("flute", "drum")
+
+
+@pytest.fixture(scope="session")
+def blink_model():
+    """A translator with random weights and two domains that makes 5,000 samples a second."""
+    model = config.preset("tiny", DOMAINS).model
+    decoder = replace(model.decoder, layers=2)
+    return translator.build(replace(model, decoder=decoder)).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def blink_folder(blink_model, tmp_path_factory):
+    """The same, saved."""
+    folder = tmp_path_factory.mktemp("models") / "blink"
+    checkpoint.save(blink_model, folder)
+    return folder
+
+
+@pytest.fixture
+def umt(capfd):
+    """Run ``umt`` in this process: arguments to (exit status, stdout, stderr)."""
+
+    def run(*arguments):
+        capfd.readouterr()
+        try:
+            cli.main([str(argument) for argument in arguments])
+        except SystemExit as exit_:
+            status = exit_.code or 0
+        return status, *capfd.readouterr()
+
+    return run
+
+
+def tone(seconds=0.05, rate=16_000, hertz=440.0, amplitude=0.3):
+    """A sine, float64, shape (T,)."""
+    return amplitude * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)

@@ -1,0 +1,88 @@
+"""The encoder's input is bent as the paper says, measured on tones."""
+
+import numpy as np
+import pytest
+
+from umtlib import augment
+
+RATE = 16_000
+
+
+def tone(frequency, seconds=1.0):
+    time = np.arange(round(seconds * RATE)) / RATE
+    return (0.5 * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
+
+
+def frequency(signal):
+    """Frequency of a tone from the phase advance of its analytic signal's strongest bin."""
+    window = np.hanning(len(signal))
+    spectrum = np.abs(np.fft.rfft(signal * window, 1 << 18))
+    return spectrum.argmax() * RATE / (1 << 18)
+
+
+class Fixed:
+    """A generator that returns the given numbers, as fractions of the asked range."""
+
+    def __init__(self, *fractions):
+        self.fractions = list(fractions)
+
+    def uniform(self, low=0.0, high=1.0):
+        return low + (high - low) * self.fractions.pop(0)
+
+
+@pytest.mark.parametrize("pitch", [220.0, 440.0, 1_200.0])
+@pytest.mark.parametrize("fraction", [0.0, 0.25, 0.8, 1.0])
+def test_stretch_is_shifted_by_what_the_generator_said(pitch, fraction):
+    clean = tone(pitch)
+    bent = augment.pitch_modulation(clean, Fixed(1.0, 0.5, fraction))  # 0.5 s in the middle
+    changed = np.flatnonzero(bent != clean)
+    assert changed[0] >= 4_000
+    assert changed[-1] < 12_000
+    assert changed[-1] - changed[0] > 7_900
+    half_steps = 12 * np.log2(frequency(bent[5_000:11_000]) / frequency(clean[5_000:11_000]))
+    # 3 cents: the phase vocoder's own error on a steady tone.
+    assert half_steps == pytest.approx(fraction - 0.5, abs=0.03)
+
+
+def test_length_kept_target_untouched_and_reproducible():
+    clean = tone(440)
+    kept = clean.copy()
+    first, second = (augment.pitch_modulation(clean, np.random.default_rng(3)) for _ in range(2))
+    assert first.shape == clean.shape
+    assert first.dtype == np.float32
+    assert np.array_equal(clean, kept)
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, augment.pitch_modulation(clean, np.random.default_rng(4)))
+
+
+def test_stretches_and_places_cover_their_range():
+    clean = np.random.default_rng(0).uniform(-0.5, 0.5, RATE).astype(np.float32)
+    rng = np.random.default_rng(0)
+    spans = []
+    for _ in range(60):
+        changed = np.flatnonzero(augment.pitch_modulation(clean, rng) != clean)
+        spans.append((changed[0] / RATE, (changed[-1] + 1 - changed[0]) / RATE))
+    starts, lengths = np.array(spans).T
+    assert 0.249 < lengths.min() < 0.28
+    assert 0.47 < lengths.max() <= 0.5
+    assert starts.min() < 0.1
+    assert (starts + lengths).max() > 0.95
+
+
+@pytest.mark.parametrize("length", [1, 100, 3_000])
+def test_short_segments_are_shifted_whole(length):
+    out = augment.pitch_modulation(tone(440)[:length], np.random.default_rng(0))
+    assert out.shape == (length,)
+    assert np.isfinite(out).all()
+
+
+def test_equaliser_gains_are_bounded_and_pitch_stays():
+    clean = tone(1_000)
+    rng = np.random.default_rng(0)
+    gains = []
+    for _ in range(50):
+        out = augment.equalise(clean, rng, 12.0)
+        assert frequency(out) == pytest.approx(1_000, abs=0.5)
+        gains.append(20 * np.log10(np.abs(out[4_000:12_000]).max() / 0.5))
+    assert -12.1 < min(gains) < -8
+    assert 5.9 < max(gains) <= 6.1  # + 6 dB is full scale: louder is scaled down

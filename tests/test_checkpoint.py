@@ -1,0 +1,102 @@
+"""A model folder is complete and verified, or it is not there."""
+
+import errno
+import json
+
+import pytest
+import torch
+
+from umtlib import checkpoint
+from umtlib.config import preset
+from umtlib.errors import CheckpointError
+from umtlib.translator import build
+
+
+@pytest.fixture
+def model():
+    return build(preset("tiny", ("a", "b")).model)
+
+
+def test_what_is_saved_is_loaded(model, tmp_path):
+    checkpoint.save(model, tmp_path / "m")
+    loaded = checkpoint.load(tmp_path / "m")
+    assert loaded.config == model.config
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name])
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]
+
+
+def test_half_precision_halves_the_file_and_loads_as_float32(model, tmp_path):
+    checkpoint.save(model, tmp_path / "full")
+    checkpoint.save(model, tmp_path / "half", dtype=torch.float16)
+    full, half = ((tmp_path / n / checkpoint.WEIGHTS).stat().st_size for n in ("full", "half"))
+    assert half < 0.65 * full
+    loaded = checkpoint.load(tmp_path / "half")
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    # 2**-11: half the spacing of float16.
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value, rtol=2**-11, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", [checkpoint.WEIGHTS, checkpoint.CONFIG])
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+def test_damage_is_refused_by_name(model, tmp_path, name, damage):
+    checkpoint.save(model, tmp_path / "m")
+    path = tmp_path / "m" / name
+    content = bytearray(path.read_bytes())
+    if damage == "remove":
+        path.unlink()
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content[:-1] if damage == "truncate" else content)
+    with pytest.raises(CheckpointError, match=name):
+        checkpoint.load(tmp_path / "m")
+
+
+def test_weights_that_do_not_fit_are_refused(model, tmp_path):
+    files = {checkpoint.CONFIG: json.dumps({"domains": ["a"]}).encode()}
+    checkpoint.write(tmp_path / "m", files | {checkpoint.WEIGHTS: model.state_dict()})
+    with pytest.raises(CheckpointError, match="do not fit"):
+        checkpoint.load(tmp_path / "m")
+
+
+def test_unknown_model_names_those_that_ship():
+    with pytest.raises(CheckpointError, match=r"no model 'none-such'") as caught:
+        checkpoint.load("none-such")
+    assert all(name in str(caught.value) for name in checkpoint.pretrained())
+
+
+def test_shipped_models_load_and_have_a_card():
+    for name in checkpoint.pretrained():
+        assert checkpoint.load(name).domains
+        assert (checkpoint.PRETRAINED / name / "README.md").stat().st_size > 500
+
+
+def test_an_existing_folder_is_not_overwritten(model, tmp_path):
+    checkpoint.save(model, tmp_path / "m")
+    with pytest.raises(CheckpointError, match="exists already"):
+        checkpoint.save(model, tmp_path / "m")
+
+
+def test_full_disk_leaves_no_trace(model, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_flush", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        checkpoint.save(model, tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_gives_its_newest_intact_checkpoint(model, tmp_path):
+    for step in (10, 20):
+        checkpoint.save(model, tmp_path / checkpoint.STEP.format(step))
+    assert checkpoint.newest(tmp_path).name == "step-00000020"
+    with (tmp_path / "step-00000020" / checkpoint.WEIGHTS).open("r+b") as file:
+        file.truncate(100)
+    damaged = []
+    assert checkpoint.newest(tmp_path, damaged).name == "step-00000010"
+    assert "step-00000020" in damaged[0]
+    checkpoint.load(tmp_path)  # a run's folder is a model too

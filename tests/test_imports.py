@@ -1,0 +1,96 @@
+"""The direction of imports, and that nothing heavy is imported before it is needed."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import umtlib
+
+PACKAGE = Path(umtlib.__file__).parent
+
+# From the bottom to the top: a module imports from its own floor or from below, never from above.
+FLOORS = [
+    {"errors"},
+    {"config", "mulaw", "audio", "augment", "layers"},
+    {"encoder", "decoder", "classifier", "corpora"},
+    {"translator"},
+    {"checkpoint", "official", "generation"},
+    {"losses", "batches", "training", "runs", "translation", "stream", "evaluation"},
+    {"notebook", "bench", "doctor"},
+    {"cli"},
+    {"__init__", "__main__"},
+]
+FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(dotted):
+    """'umtlib.corpora.corpus' -> 'corpora'."""
+    return dotted.split(".")[1] if "." in dotted else "__init__"
+
+
+def name_of(path):
+    return "umtlib." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def imported(path):
+    """Dotted names of everything that a file imports from umtlib, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (item.name for item in node.names if item.name.split(".")[0] == "umtlib")
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module.split(".")[0] == "umtlib":
+                yield from (f"{node.module}.{item.name}" for item in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_point_down(path):
+    own = room(name_of(path))
+    assert own in FLOOR, f"give {own} a floor here and a line in the README"
+    for target in imported(path):
+        height = 0 if target == "umtlib.__version__" else FLOOR[room(target)]
+        assert height <= FLOOR[own] or target == "umtlib", f"{name_of(path)} imports {target}"
+
+
+def _graph():
+    modules = {name_of(path).removesuffix(".__init__"): path for path in FILES}
+    known = sorted(modules, key=len, reverse=True)
+    return {
+        name: {
+            next((m for m in known if t == m or t.startswith(m + ".")), None) for t in imported(p)
+        }
+        for name, p in modules.items()
+        if name != "umtlib"
+    }
+
+
+def test_no_module_reaches_itself():
+    graph = _graph()
+    for start in graph:
+        seen, todo = set(), [start]
+        while todo:
+            for target in graph.get(todo.pop(), ()):
+                assert target != start, f"{start} imports itself in a circle"
+                if target not in seen:
+                    seen.add(target)
+                    todo.append(target)
+
+
+def test_public_names_are_there():
+    for name in umtlib.__all__:
+        assert getattr(umtlib, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        umtlib.nonsense  # noqa: B018
+
+
+def test_help_needs_nothing_heavy():
+    code = (
+        "import sys, umtlib, umtlib.cli\n"
+        "print([m for m in ('torch', 'numpy', 'librosa', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,253 @@
+"""The network is the paper's: receptive field, causality, sizes, frame counts."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from umtlib import layers, mulaw
+from umtlib.config import (
+    PRESETS,
+    DecoderConfig,
+    EncoderConfig,
+    ModelConfig,
+    from_json,
+    preset,
+    to_json,
+)
+from umtlib.decoder import Decoder
+from umtlib.encoder import Encoder
+from umtlib.errors import ConfigError
+from umtlib.translator import build
+
+
+def codes(*shape, seed=0):
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def randomise(module, seed=0):
+    """Give every parameter a size at which a wrong tap, gate or bias shows in the output."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+    return module
+
+
+# --- mu-law ---------------------------------------------------------------------------------------
+
+
+def test_mulaw_is_a_bijection_on_codes():
+    every = torch.arange(256)
+    assert torch.equal(mulaw.encode(mulaw.decode(every)), every)
+
+
+def test_mulaw_silence_is_128_and_extremes_are_the_ends():
+    signal = torch.tensor([-1.0, 0.0, 1.0, -7.0, 7.0])
+    assert mulaw.encode(signal).tolist() == [0, mulaw.SILENCE, 255, 0, 255]
+
+
+def test_mulaw_error_is_within_half_a_step_of_the_companded_scale():
+    signal = torch.linspace(-1, 1, 10_001)
+    error = (mulaw.decode(mulaw.encode(signal)) - signal).abs()
+    # One step is 2/255 on the companded scale; expanding stretches it by ln(256)(1/255 + |x|).
+    bound = (2 / 255) / 2 * torch.log(torch.tensor(256.0)) * (1 / 255 + signal.abs()) * 1.03
+    assert (error <= bound + 1e-7).all()
+
+
+def test_official_mulaw_follows_its_formula_and_is_no_bijection():
+    every = torch.arange(256)
+    again = mulaw.encode(mulaw.decode(every, "official"), "official")
+    assert (every - again).float().mean() > 0.5  # almost every code moves down by one
+    assert mulaw.encode(torch.tensor([-1.0, 0.0, 1.0]), "official").tolist() == [0, 127, 255]
+    assert mulaw.decode(torch.tensor([0, 128]), "official").tolist() == pytest.approx([-1.0, 0.0])
+
+
+# --- receptive field and causality ----------------------------------------------------------------
+
+
+def test_receptive_field_of_the_paper_by_arithmetic():
+    assert layers.receptive_field(layers.dilations(4, 10), kernel=2) == 4_093
+    assert build_decoder("paper").receptive_field == 4_093
+
+
+def build_decoder(name):
+    config = preset(name).model
+    return randomise(Decoder(config.decoder, config.encoder.latent, config.encoder.pool))
+
+
+@pytest.mark.parametrize("name", ["paper", "tiny"])
+def test_receptive_field_by_gradient(name):
+    decoder = build_decoder(name).double()
+    with torch.no_grad():  # small weights, so that no gate saturates along thousands of samples
+        for parameter in decoder.parameters():
+            parameter.mul_(0.3)
+    field, pool = decoder.receptive_field, decoder.pool
+    frames = field // pool + 2
+    signal = torch.zeros(1, frames * pool, dtype=torch.double, requires_grad=True)
+    latent = torch.zeros(1, decoder.layers[0].condition.in_features, frames, dtype=torch.double)
+    time = frames * pool - 1
+    logits = decoder.body(decoder.input.from_signal(signal), latent)
+    (gradient,) = torch.autograd.grad(logits[0, time].square().sum(), signal)
+    reached = gradient[0].nonzero()[:, 0]
+    # The oldest and the newest input of sample t; the newest is t - 1: never t itself.
+    assert (reached.min().item(), reached.max().item()) == (time - field, time - 1)
+
+
+@pytest.mark.parametrize("name", ["tiny", "small"])
+def test_decoder_never_sees_the_present_or_the_future(name):
+    decoder = build_decoder(name)
+    length = 2 * decoder.pool
+    latent = torch.randn(1, decoder.layers[0].condition.in_features, 2)
+    before, after = codes(1, length), codes(1, length)
+    moment = length // 2 + 17
+    after[:, moment:] = 255 - before[:, moment:]
+    after[:, :moment] = before[:, :moment]
+    first, second = decoder(before, latent), decoder(after, latent)
+    assert torch.equal(first[:, :, : moment + 1], second[:, :, : moment + 1])
+    assert not torch.allclose(first[:, :, moment + 1], second[:, :, moment + 1])
+
+
+def test_latent_frame_moves_only_its_own_samples_and_those_after():
+    decoder = build_decoder("tiny")
+    latent = torch.randn(1, 8, 4)
+    changed = latent.clone()
+    changed[:, :, 2] += 1
+    start = 2 * decoder.pool
+    first, second = (decoder(codes(1, 4 * decoder.pool), z) for z in (latent, changed))
+    assert torch.equal(first[..., :start], second[..., :start])
+    assert not torch.allclose(first[..., start], second[..., start])
+
+
+@pytest.mark.parametrize("front_end", ["waveform", "filterbank"])
+def test_encoder_reaches_as_far_as_it_says_both_ways(front_end):
+    config = EncoderConfig(
+        front_end, blocks=1, layers=3, channels=16, latent=4, pool=200, filter_taps=256, filters=8
+    )
+    encoder = randomise(Encoder(config))
+    audio = codes(1, 200 * 21)
+    middle = slice(200 * 10, 200 * 11)
+    outside = audio.clone()
+    near = slice(middle.start - encoder.reach, middle.stop + encoder.reach)
+    outside[:, : near.start] = 255 - audio[:, : near.start]
+    outside[:, near.stop :] = 255 - audio[:, near.stop :]
+    assert torch.allclose(encoder(audio)[..., 10], encoder(outside)[..., 10], atol=1e-6)
+    for edge in (middle.start - 3, middle.stop + 3):  # and it does look both ways
+        inside = audio.clone()
+        inside[:, edge] = 255 - audio[:, edge]
+        assert not torch.equal(encoder(audio)[..., 10], encoder(inside)[..., 10])
+
+
+# --- gates, taps and shapes against a plain restatement of the formulas ----------------------------
+
+
+def test_gated_layer_equals_the_formula():
+    layer = build_decoder("tiny").layers[2]
+    x, latent = torch.randn(1, 40, 16), torch.randn(1, 2, 8)
+    out, skip = layer(x, latent)
+    old, new = layer.taps.weight[:, :16], layer.taps.weight[:, 16:]
+    for t in (0, 3, 4, 19, 20, 39):
+        past = x[0, t - 4] if t >= 4 else torch.zeros(16)
+        h = old @ past + new @ x[0, t] + layer.taps.bias
+        h = h + layer.condition.weight @ latent[0, t // 20]
+        z = torch.sigmoid(h[:16]) * torch.tanh(h[16:])
+        both = layer.out.weight @ z + layer.out.bias
+        torch.testing.assert_close(out[0, t], x[0, t] + both[:16], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(skip[0, t], both[16:], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("first_relu", [True, False])
+def test_encoder_layer_equals_the_formula(first_relu):
+    config = EncoderConfig(blocks=1, layers=1, channels=4, latent=3, pool=5, first_relu=first_relu)
+    encoder = randomise(Encoder(config))
+    x = torch.randn(1, 4, 10)
+    layer = encoder.layers[0]
+    h = x.relu() if first_relu else x
+    expected = x[0, :, 5] + layer.out.bias
+    w = layer.dilated.weight
+    inner = layer.dilated.bias + sum(w[:, :, k] @ h[0, :, 4 + k] for k in range(3))
+    expected = expected + layer.out.weight[:, :, 0] @ inner.relu()
+    torch.testing.assert_close(layer(x)[0, :, 5], expected)
+
+
+def test_code_input_is_a_causal_convolution_of_one_hot_codes():
+    decoder = build_decoder("small")
+    past = codes(1, 30)
+    padded = torch.cat([torch.full((1, 2), mulaw.SILENCE), past], dim=1)
+    older, newer = decoder.input.tables
+    expected = older[padded[:, 0:30]] + newer[padded[:, 1:31]]
+    torch.testing.assert_close(decoder.input(past), expected)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_shapes_and_latent_frames(name):
+    model = build(preset(name, ("one", "two")).model)
+    pool, channels = model.config.encoder.pool, model.config.encoder.latent
+    for length in (1, pool, pool + 1):
+        latent = model.encode(codes(2, length))
+        assert latent.shape == (2, channels, -(-length // pool))
+        assert model.classifier(latent).shape == (2, 2)
+    assert model.decoders["two"](codes(2, length), latent).shape == (2, 256, length)
+
+
+def test_one_second_is_twenty_frames():
+    assert build(preset("small").model).encode(codes(1, 16_000)).shape == (1, 64, 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # 30 layers of (128*128*3 + 128) + (128*128 + 128), first (3 + 1)*128, last 128*64 + 64.
+        ("paper", {"encoder": 1_982_528, "decoder": 4_674_304, "classifier": 51_206}),
+        ("official", {"encoder": 1_982_528, "decoder": 6_525_824, "classifier": 27_306}),
+    ],
+)
+def test_parameter_counts(name, expected):
+    assert build(preset(name).model).parameter_counts() == expected
+
+
+def test_weights_depend_on_the_seed_alone():
+    first, second, other = (build(preset("tiny").model, seed) for seed in (1, 1, 2))
+    torch.randn(3)  # the global generator plays no part
+    weights = [torch.cat([p.flatten() for p in m.parameters()]) for m in (first, second, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+# --- configuration --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_config_survives_json(name):
+    for config in (preset(name).model, preset(name).training):
+        assert from_json(type(config), to_json(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "JSON object"),
+        ('{"encoder": {"chanels": 3}}', "chanels"),
+        ('{"encoder": {"channels": "3"}}', "channels"),
+        ('{"encoder": {"channels": 0}}', "channels"),
+        ('{"encoder": {"channels": true}}', "channels"),
+        ('{"encoder": {"front_end": "mel"}}', "front_end"),
+        ('{"domains": []}', "domains"),
+        ('{"domains": ["a", "a"]}', "domains"),
+        ('{"domains": ["../a"]}', "../a"),
+        ('{"encoder": {"pool": 801, "front_end": "filterbank"}}', "multiple"),
+    ],
+)
+def test_bad_config_is_refused_by_name(text, message):
+    with pytest.raises(ConfigError, match=message):
+        from_json(ModelConfig, text)
+
+
+def test_unknown_preset_is_refused():
+    with pytest.raises(ConfigError, match="huge.*tiny"):
+        preset("huge")
+
+
+def test_variants_are_replacements():
+    wide = dataclasses.replace(DecoderConfig(), channels=32)
+    assert (wide.channels, wide.layers) == (32, 10)

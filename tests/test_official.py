@@ -1,0 +1,285 @@
+"""The import of the authors' weights, against a plain restatement of their network's formulas."""
+
+import argparse
+import collections
+import os
+import pathlib
+import pickle
+import zipfile
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import umtlib
+from umtlib import checkpoint, generation, official
+from umtlib.errors import CheckpointError
+
+NAMES = ("Bach_Solo_Cello", "Beethoven Solo-Piano")
+ENCODER, DECODER = (2, 3), (2, 10)  # blocks, layers
+CHANNELS, LATENT, SKIP, POOL = 6, 5, 7, 50
+
+
+def namespace(layers=10, **changes):
+    values = {
+        "data": [pathlib.PurePosixPath("musicnet/preprocessed") / name for name in NAMES],
+        "latent_d": LATENT, "encoder_blocks": ENCODER[0], "encoder_layers": ENCODER[1],
+        "encoder_channels": CHANNELS, "encoder_func": "relu", "encoder_pool": POOL,
+        "blocks": DECODER[0], "layers": layers, "kernel_size": 2, "residual_channels": CHANNELS,
+        "skip_channels": SKIP, "d_layers": 3, "d_channels": 4, "n_datasets": len(NAMES),
+        "lr": 1e-3, "distributed": True, "checkpoint": "", "grad_clip": None,
+    }  # fmt: skip
+    return argparse.Namespace(**values | changes)
+
+
+def random_state(generator, shapes):
+    """Weights and biases of convolutions, (out, in, kernel) by name, of an order of magnitude
+    at which every nonlinearity works."""
+    state = collections.OrderedDict()
+    for name, shape in shapes.items():
+        bound = (shape[1] * shape[2]) ** -0.5
+        state[f"{name}.weight"] = torch.randn(shape, generator=generator) * bound
+        state[f"{name}.bias"] = torch.randn(shape[0], generator=generator) * 0.2
+    return state
+
+
+def encoder_shapes():
+    c = CHANNELS
+    shapes = {"start": (c, 1, 3), "conv_1x1": (LATENT, c, 1)}
+    for n in range(ENCODER[0] * ENCODER[1]):
+        shapes[f"dilated_convs.{n}.dilated_conv"] = (c, c, 3)
+        shapes[f"dilated_convs.{n}.conv_1x1"] = (c, c, 1)
+    return shapes
+
+
+def decoder_shapes(layers):
+    c = CHANNELS
+    shapes = {"first_conv": (c, 1, 2), "skip_conv": (SKIP, c, 1), "condition": (SKIP, LATENT, 1),
+              "fc": (SKIP, SKIP, 1), "logits": (256, SKIP, 1)}  # fmt: skip
+    for n in range(DECODER[0] * layers):
+        shapes |= {f"layers.{n}.causal": (2 * c, c, 2), f"layers.{n}.condition": (2 * c, LATENT, 1),
+                   f"layers.{n}.residual": (c, c, 1), f"layers.{n}.skip": (SKIP, c, 1)}  # fmt: skip
+    return shapes
+
+
+def classifier_shapes():
+    return {"convs.0": (4, LATENT, 1), "convs.2": (4, 4, 1), "convs.4": (4, 4, 1),
+            "convs.6": (len(NAMES), 4, 1)}  # fmt: skip
+
+
+def write(folder, layers=10, zipped=True, **changes):
+    """A folder as the authors' code leaves it; ``zipped=False`` is the format of PyTorch 1.0."""
+    generator = torch.Generator().manual_seed(layers)
+    encoder = random_state(generator, encoder_shapes())
+    classifier = random_state(generator, classifier_shapes())
+    files = []
+    for number in range(len(NAMES)):
+        decoder = random_state(generator, decoder_shapes(layers))
+        optimiser = {"state": {0: {"step": 7, "exp_avg": torch.zeros(3)}}, "param_groups": []}
+        files.append({
+            "encoder_state": encoder, "decoder_state": decoder, "discriminator_state": classifier,
+            "model_optimizer_state": optimiser, "dataset": number, "d_optimizer_state": optimiser,
+        })  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    save = {"_use_new_zipfile_serialization": zipped}
+    torch.save([namespace(layers, **changes), 123], folder / "args.pth", **save)
+    for number, content in enumerate(files):
+        torch.save(content, folder / f"lastmodel_{number}.pth", **save)
+        torch.save(content, folder / f"bestmodel_{number}.pth", **save)
+    return files
+
+
+def conv(state, name, x, **settings):
+    return F.conv1d(x, state[f"{name}.weight"], state[f"{name}.bias"], **settings)
+
+
+def causal(state, name, x, dilation):
+    return conv(state, name, F.pad(x, (dilation, 0)), dilation=dilation)
+
+
+def stated_encoder(state, codes):
+    h = conv(state, "start", codes[:, None] / 255 - 0.5, padding=1)
+    for n in range(ENCODER[0] * ENCODER[1]):
+        d = 2 ** (n % ENCODER[1])
+        inner = conv(state, f"dilated_convs.{n}.dilated_conv", h, dilation=d, padding=d)
+        h = h + conv(state, f"dilated_convs.{n}.conv_1x1", inner.relu())
+    return F.avg_pool1d(conv(state, "conv_1x1", h), POOL)
+
+
+def stated_decoder(state, codes, latent, layers):
+    condition = latent.repeat_interleave(POOL, dim=2)
+    signal = F.pad((codes / 255 - 0.5)[:, None], (1, 0))[:, :, :-1]
+    h = causal(state, "first_conv", signal, 1)
+    skips = conv(state, "skip_conv", h)
+    for n in range(DECODER[0] * layers):
+        both = causal(state, f"layers.{n}.causal", h, 2 ** (n % layers))
+        both = both + conv(state, f"layers.{n}.condition", condition)
+        gated = both[:, :CHANNELS].sigmoid() * both[:, CHANNELS:].tanh()
+        h = h + conv(state, f"layers.{n}.residual", gated)
+        skips = skips + conv(state, f"layers.{n}.skip", gated)
+    out = conv(state, "fc", skips.relu()) + conv(state, "condition", condition)
+    return conv(state, "logits", out.relu())
+
+
+def stated_classifier(state, latent):
+    h = latent
+    for n in (0, 2, 4):
+        h = F.elu(conv(state, f"convs.{n}", h))
+    return conv(state, "convs.6", h).mean(2)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("layers", [10, 14])
+def test_outputs_are_those_of_the_authors_network(tmp_path, layers, zipped):
+    files = write(tmp_path / "w", layers, zipped)
+    model = umtlib.load_official(tmp_path / "w")
+    # Long enough that the largest dilation of either net, 512 or 8192, sees real samples.
+    samples = 2 ** (layers - 1) + 8 * POOL // 8 * 8
+    samples += -samples % POOL
+    codes = torch.randint(256, (2, samples), generator=torch.Generator().manual_seed(1))
+    latent = model.encode(codes)
+    assert (latent - stated_encoder(files[0]["encoder_state"], codes)).abs().max() < 1e-4
+    assert latent.std() > 0.01
+    for name, content in zip(model.domains, files, strict=True):
+        wanted = stated_decoder(content["decoder_state"], codes, latent, layers)
+        found = model.decoders[name](codes, latent)
+        assert (found - wanted).abs().max() < 1e-4
+        assert wanted.std() > 0.1
+    wanted = stated_classifier(files[0]["discriminator_state"], latent)
+    assert (model.classifier(latent) - wanted).abs().max() < 1e-4
+
+
+def test_names_mulaw_and_a_round_trip(tmp_path):
+    write(tmp_path / "w")
+    model = official.load_official(tmp_path / "w")
+    assert model.domains == ("bach_solo_cello", "beethoven_solo-piano")
+    assert model.config.mulaw == "official" and not model.training
+    checkpoint.save(model, tmp_path / "model")
+    again = umtlib.load(tmp_path / "model")
+    assert again.config == model.config
+    for name, tensor in again.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+    named = official.load_official(tmp_path / "w", domains=["a", "b"], weights="best")
+    assert named.domains == ("a", "b")
+
+
+def test_it_generates(tmp_path):
+    write(tmp_path / "w", 10)
+    model = official.load_official(tmp_path / "w")
+    latent = model.encode(torch.randint(256, (1, 4 * POOL)))
+    uniforms = torch.rand(1, 4 * POOL, generator=torch.Generator().manual_seed(0))
+    decoder = model.decoders[model.domains[1]]
+    first, second = (
+        generation.generate(decoder, latent, uniforms=uniforms, backend=backend)
+        for backend in ("reference", "auto")
+    )
+    assert torch.equal(first, second)
+
+
+def test_the_pool_may_be_absent(tmp_path):
+    write(tmp_path / "w")
+    args = namespace()
+    del args.encoder_pool
+    torch.save([args, 1], tmp_path / "w" / "args.pth")
+    assert official.load_official(tmp_path / "w").config.encoder.pool == 800
+
+
+class Hostile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def one_line(folder, words, **settings):
+    with pytest.raises(CheckpointError) as caught:
+        official.load_official(folder, **settings)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("name", ["args.pth", "lastmodel_1.pth"])
+def test_a_foreign_pickle_is_not_run(tmp_path, name, zipped):
+    write(tmp_path / "w")
+    trap = tmp_path / "trap"
+    torch.save([Hostile(trap)], tmp_path / "w" / name, _use_new_zipfile_serialization=zipped)
+    one_line(tmp_path / "w", "was not read")
+    (tmp_path / "w" / name).write_bytes(pickle.dumps(Hostile(trap)))
+    one_line(tmp_path / "w", "was not read")
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.99])
+def test_a_truncated_file(tmp_path, keep, zipped):
+    write(tmp_path / "w", zipped=zipped)
+    path = tmp_path / "w" / "lastmodel_0.pth"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
+    one_line(tmp_path / "w", "lastmodel_0.pth")
+
+
+def test_missing_files(tmp_path):
+    write(tmp_path / "w")
+    (tmp_path / "w" / "lastmodel_0.pth").unlink()
+    one_line(tmp_path / "w", "decoder of 'bach_solo_cello' is missing (1 of 2 are)")
+    write(tmp_path / "w")
+    (tmp_path / "w" / "lastmodel_1.pth").unlink()
+    one_line(tmp_path / "w", "cannot translate")
+    (tmp_path / "w" / "args.pth").unlink()
+    one_line(tmp_path / "w", "args.pth is missing")
+    one_line(tmp_path / "nowhere", "args.pth is missing")
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"layers": 9}, "does not foresee"), ({"layers": 11}, "not as args.pth says"),
+    ({"residual_channels": 8}, "do not fit"), ({"residual_channels": 10**12}, "is no size"),
+    ({"blocks": 10**9}, "is no size"), ({"skip_channels": "7"}, "is no size"),
+    ({"latent_d": None}, "is no size"), ({"encoder_func": "glu"}, "encoder_func"),
+    ({"kernel_size": 3}, "kernel_size"), ({"data": ["a/x", "b/x"]}, "name the domains yourself"),
+    ({"n_datasets": 3}, "is missing"),
+])  # fmt: skip
+def test_args_that_do_not_fit(tmp_path, changes, words):
+    write(tmp_path / "w")
+    torch.save([argparse.Namespace(**vars(namespace()) | changes), 1], tmp_path / "w" / "args.pth")
+    one_line(tmp_path / "w", words)
+
+
+@pytest.mark.parametrize("part, key, value, words", [
+    ("decoder_state", "fc.weight", torch.full((SKIP, SKIP, 1), torch.nan), "NaN"),
+    ("decoder_state", "fc.weight", "a string", "no tensor"),
+    ("decoder_state", "fc.weight", torch.zeros(2), "not as args.pth says"),
+    ("decoder_state", "more.weight", torch.zeros(2), "does not foresee"),
+    ("encoder_state", "start.bias", torch.ones(CHANNELS), "different encoders"),
+    ("discriminator_state", "convs.9.bias", torch.zeros(2), "do not fit"),
+])  # fmt: skip
+def test_states_that_do_not_fit(tmp_path, part, key, value, words):
+    write(tmp_path / "w")
+    number = 1 if part == "encoder_state" else 0
+    path = tmp_path / "w" / f"lastmodel_{number}.pth"
+    content = torch.load(path, weights_only=True)
+    content[part][key] = value
+    torch.save(content, path)
+    one_line(tmp_path / "w", words)
+
+
+def test_renamed_and_foreign_files(tmp_path):
+    write(tmp_path / "w")
+    last = tmp_path / "w" / "lastmodel_1.pth"
+    last.write_bytes((tmp_path / "w" / "lastmodel_0.pth").read_bytes())
+    one_line(tmp_path / "w", "holds the decoder of domain 0")
+    torch.save({"model": {}}, last)
+    one_line(tmp_path / "w", "it lacks encoder_state")
+    one_line(tmp_path / "w", "has 2 domains, not 1", domains=["a"])
+    torch.save({"a": 1}, tmp_path / "w" / "args.pth")
+    one_line(tmp_path / "w", "no Namespace")
+
+
+def test_a_bomb_is_not_unfolded(tmp_path):
+    write(tmp_path / "w")
+    path = tmp_path / "w" / "args.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("archive/data.pkl", b"\0" * 10_000_000)
+    one_line(tmp_path / "w", "unfolds to more")

@@ -1,0 +1,233 @@
+"""The rendered corpus: what ships under data/mini, and the way it is made."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from umtlib.corpora import instruments, performing, six_domains
+from umtlib.corpora.corpus import SAMPLE_RATE, SKIPPED, SPLITS, Corpus, sha256
+from umtlib.corpora.instruments import DOMAINS, UNSEEN
+from umtlib.corpora.pairs import read_pairs
+from umtlib.corpora.performing import Note
+from umtlib.corpora.scores import Score, assign_splits
+from umtlib.corpora.whistle import whistle, write_example
+from umtlib.errors import CorpusError
+
+DATA = Path(__file__).parent.parent / "data"
+MINI = DATA / "mini"
+needs_fluidsynth = pytest.mark.skipif(
+    shutil.which("fluidsynth") is None
+    or not any(Path(p).is_file() for p in instruments.SOUNDFONTS),
+    reason="fluidsynth or FluidR3 is not installed",
+)
+
+
+def chorale(number: int) -> Score:
+    """Return two lines of 48 quarter notes; the number makes it a tune of its own."""
+    rng = np.random.default_rng(number)
+    top, bass = rng.integers(60, 80, 48), rng.integers(48, 60, 48)
+    lines = [[[float(k), 1.0, int(p), 0] for k, p in enumerate(line)] for line in (top, bass)]
+    return Score(f"made/{number}", "chorales", "", "", "CC0", lines, [(0.0, 90.0)])
+
+
+def chorales() -> list[Score]:
+    scores = [chorale(number) for number in range(12)]
+    splits = assign_splits(scores)
+    return [replace(score, split=splits[score.piece]) for score in scores]
+
+
+def strongest_near(samples: np.ndarray, hertz: float) -> float:
+    """Return cents from `hertz` to the strongest partial within a semitone of it."""
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples)), 8 * len(samples)))
+    cents = 1200 * np.log2(np.fft.rfftfreq(8 * len(samples), 1 / SAMPLE_RATE).clip(1) / hertz)
+    return float(cents[np.argmax(np.where(np.abs(cents) < 100, spectrum, 0))])
+
+
+# --- what ships
+
+
+def test_mini_is_whole_and_small():
+    corpus = Corpus(MINI)
+    assert corpus.domains == tuple(sorted(DOMAINS))
+    for track in corpus.tracks:
+        info = soundfile.info(MINI / track.file)
+        assert sha256(MINI / track.file) == track.sha256
+        assert (info.samplerate, info.channels, info.subtype) == (SAMPLE_RATE, 1, "PCM_16")
+        assert track.seconds == info.frames / SAMPLE_RATE
+        assert track.source["licence"] and track.source["piece"] and track.source["instruments"]
+    assert sum(f.stat().st_size for f in MINI.rglob("*") if f.is_file()) < 16e6
+    assert (MINI / SKIPPED).is_file()
+
+
+def test_mini_has_minutes_of_every_domain():
+    corpus = Corpus(MINI)
+    for domain in corpus.domains:
+        seconds = {s: sum(t.seconds for t in corpus.select(domain, s)) for s in SPLITS}
+        assert seconds["train"] >= 100 and seconds["val"] >= 15 and seconds["test"] >= 15
+
+
+def test_no_piece_is_in_two_splits():
+    splits: dict[str, set] = {}
+    for track in Corpus(MINI).tracks:
+        splits.setdefault(track.source["piece"], set()).add(track.split)
+    for pair in read_pairs(MINI):
+        splits.setdefault(pair.piece, set()).add("test")
+    assert all(len(found) == 1 for found in splits.values())
+
+
+def test_mini_pairs_are_aligned_and_as_loud():
+    pairs = read_pairs(MINI)
+    assert {p.source for p in pairs} >= set(DOMAINS) | {"unseen/whistle", "unseen/guitar"}
+    for pair in pairs:
+        assert set(pair.files) == set(DOMAINS) | {pair.source}
+        for name, file in pair.files.items():
+            samples = pair.audio(name)
+            assert samples.shape == (80_000,) and samples.dtype == np.int16
+            assert sha256(MINI / file) == pair.sha256[name]
+            assert -27 < 20 * np.log10(np.std(samples / 32768)) < -19
+        assert all(0 <= on < off <= pair.seconds for on, off, _ in pair.notes)
+
+
+def test_mini_melodies_sound_at_their_notes():
+    """The longest note of every melody, in every rendering: within half a semitone."""
+    melodies = [pair for pair in read_pairs(MINI) if pair.melody]
+    assert len(melodies) >= 4
+    for pair in melodies:
+        onset, offset, pitch = max(pair.notes, key=lambda note: note[1] - note[0])
+        for name in pair.files:
+            inside = slice(round(onset * SAMPLE_RATE) + 800, round(offset * SAMPLE_RATE))
+            cents = strongest_near(pair.audio(name)[inside] / 32768, 440 * 2 ** ((pitch - 69) / 12))
+            assert abs(cents) < 50, (pair.id, name, cents)
+
+
+def test_a_folder_without_pairs_says_so(tmp_path):
+    with pytest.raises(CorpusError, match="umt corpus six-domains"):
+        read_pairs(tmp_path)
+
+
+# --- how it is planned
+
+
+def test_splits_keep_a_tune_together():
+    scores = [chorale(number % 24) for number in range(48)]
+    scores = [replace(score, piece=f"made/{k}") for k, score in enumerate(scores)]
+    splits = assign_splits(scores)
+    assert all(splits[f"made/{k}"] == splits[f"made/{k + 24}"] for k in range(24))
+    assert [list(splits.values()).count(s) for s in SPLITS] == [40, 4, 4]
+
+
+def test_a_performance_follows_from_its_generator():
+    one, same, other = (
+        performing.perform(chorale(1), np.random.default_rng(seed), 10.0) for seed in (5, 5, 6)
+    )
+    assert one == same != other
+
+
+def test_textures():
+    for texture, lines in {"full": {0, 1}, "two": {0, 1}, "solo": {0}, "octave": {0}}.items():
+        rng = np.random.default_rng(0)
+        played = performing.perform(chorale(2), rng, 10.0, texture=texture)
+        assert {note.line for note in played.notes} == lines
+        assert 8 < played.seconds <= 10
+
+
+def test_long_rests_are_closed():
+    score = replace(chorale(3), lines=[[[20.0 * k, 1.0, 60 + k, 0] for k in range(30)]])
+    played = performing.perform(score, np.random.default_rng(0), 20.0)
+    gaps = [b.onset - a.offset for a, b in zip(played.notes, played.notes[1:], strict=False)]
+    assert max(gaps) < 1.0
+
+
+@pytest.mark.parametrize("domain", [*DOMAINS, *(f"unseen/{name}" for name in UNSEEN)])
+def test_instruments_stay_in_their_ranges(domain):
+    notes = [Note(line, 0.0, 1.0, pitch, 80) for line, pitch in enumerate((112, 67, 50, 10))]
+    for part in instruments.orchestrate(domain, notes, np.random.default_rng(1)):
+        low, high = instruments.RANGES[part.program]
+        assert all(low <= note.pitch <= high for note in part.notes)
+    assert not instruments.plays_as_written(domain, notes)
+    assert instruments.plays_as_written(domain, notes[1:2])
+
+
+# --- how it sounds
+
+
+@needs_fluidsynth
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_a4_is_440_hertz(domain):
+    """Within 20 cents: vibrato, chorus of a section, and the grid of 0.1 Hz are all inside."""
+    parts = instruments.orchestrate(domain, [Note(0, 0.05, 2.0, 69, 80)])
+    samples = instruments.render(instruments.to_midi(parts), instruments.find_soundfont())
+    assert abs(strongest_near(samples[6000:30000], 440)) < 20
+
+
+@needs_fluidsynth
+def test_same_corpus_with_one_worker_or_two(tmp_path):
+    size = six_domains.Size(
+        {"train": 5, "val": 3, "test": 3}, dict.fromkeys(SPLITS, (4, 5)),
+        pairs=0, unseen=1, suffix=".flac",
+    )  # fmt: skip
+    seen = []
+    for workers in (1, 2):
+        job = six_domains.Job(tmp_path / str(workers), instruments.find_soundfont(), size)
+        job.out.mkdir()
+        six_domains.render_corpus(
+            chorales(), job, seed=0, workers=workers, progress=lambda *step: seen.append(step)
+        )
+    one, two = (
+        {p.relative_to(f): p.read_bytes() for p in f.rglob("*") if p.is_file()}
+        for f in (tmp_path / "1", tmp_path / "2")
+    )
+    assert one == two and not [name for name in one if name.suffix == ".part"]
+    tracks = Corpus(tmp_path / "1").tracks
+    assert len({(t.domain, t.split) for t in tracks}) == 18
+    assert ("tracks", len(tracks), len(tracks)) in seen
+
+
+def test_missing_fluidsynth_names_the_package(monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(CorpusError, match="apt-get install fluidsynth"):
+        six_domains.build(tmp_path)
+
+
+def test_missing_soundfont_names_the_package(monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/fluidsynth")
+    with pytest.raises(CorpusError, match="fluid-soundfont-gm"):
+        six_domains.build(tmp_path, soundfont=tmp_path / "none.sf2")
+
+
+def test_finish_keeps_level_and_ceiling():
+    t = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    steady = instruments.finish(0.01 * np.sin(2764.6 * t), 0.4) / 32768
+    assert np.std(steady) == pytest.approx(0.1, rel=0.02)
+    click = np.where(t < 0.001, 1.0, 1e-3)
+    assert np.abs(instruments.finish(click, 1.0, exact=True)).max() == round(0.891251 * 32767)
+    with pytest.raises(CorpusError, match="silence"):
+        instruments.finish(np.zeros(100), 0.1)
+
+
+# --- the whistle
+
+
+def test_whistle_follows_its_notes():
+    song = [(0.1, 0.9, 81), (0.9, 1.8, 84), (2.0, 2.9, 77)]
+    samples = whistle(song, 3.0, np.random.default_rng(3))
+    assert samples.shape == (48_000,)
+    for onset, offset, pitch in song:
+        held = samples[round((onset + 0.1) * SAMPLE_RATE) : round(offset * SAMPLE_RATE)]
+        assert abs(strongest_near(held, 440 * 2 ** ((pitch - 69) / 12))) < 30
+
+
+def test_whistle_example_is_what_its_script_writes(tmp_path):
+    """To one unit of 16 bits: sines may differ in the last place from one CPU to another."""
+    write_example(tmp_path)
+    shipped, _ = soundfile.read(DATA / "examples/whistle.wav", dtype="int16")
+    made, rate = soundfile.read(tmp_path / "whistle.wav", dtype="int16")
+    assert rate == SAMPLE_RATE and 5 < len(made) / rate < 7
+    assert np.abs(shipped.astype(int) - made).max() <= 1
+    notes = json.loads((DATA / "examples/whistle.json").read_text())["notes"]
+    assert all(690 < 440 * 2 ** ((pitch - 69) / 12) < 1200 for _, _, pitch in notes)

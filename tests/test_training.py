@@ -1,0 +1,432 @@
+"""The losses, one step, and runs that survive whatever happens to them."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import torch.nn.functional as F
+
+from umtlib import checkpoint, losses, mulaw, runs, training
+from umtlib.batches import Crops, loader
+from umtlib.config import Preset, TrainingConfig, preset
+from umtlib.corpora.corpus import MANIFEST, Corpus, Track, sha256, write_manifest
+from umtlib.errors import CheckpointError, TrainingError
+from umtlib.layers import constant_q_bank, log_energies
+
+DOMAINS = ("flute", "drum")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Two domains of a second each: tones, and bursts of noise."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    tracks = []
+    for split in ("train", "val", "test"):
+        for domain in DOMAINS:
+            for number in range(2):
+                name = f"{split}-{domain}-{number}.wav"
+                time_ = np.arange(16_000) / 16_000
+                tone = np.sin(2 * np.pi * rng.uniform(200, 800) * time_)
+                burst = rng.standard_normal(16_000) * np.exp(-20 * (time_ % 0.25))
+                signal_ = 0.3 * (tone if domain == "flute" else burst.clip(-3, 3))
+                soundfile.write(folder / name, signal_, 16_000, subtype="PCM_16")
+                tracks.append(Track(domain, split, name, 1.0, sha256(folder / name)))
+    write_manifest(folder / MANIFEST, tracks)
+    return folder
+
+
+def blink(**changes):
+    """A preset of which a step takes milliseconds."""
+    tiny = preset("tiny", DOMAINS)
+    decoder = replace(tiny.model.decoder, layers=3, channels=8, skip_channels=8)
+    model = replace(tiny.model, decoder=decoder)
+    settings = {"crop": 800, "batch": 2, "augment": False} | changes
+    return Preset(model, replace(tiny.training, **settings))
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+# --- losses ---------------------------------------------------------------------------------------
+
+
+def test_reconstruction_is_the_mean_nats_per_sample():
+    assert losses.reconstruction(torch.zeros(2, 256, 5), torch.zeros(2, 5).long()).item() == (
+        pytest.approx(math.log(256))
+    )
+    sure = torch.full((1, 256, 3), -50.0)
+    target = torch.tensor([[3, 200, 255]])
+    sure[0, target[0], torch.arange(3)] = 50.0
+    assert losses.reconstruction(sure, target).item() == pytest.approx(0, abs=1e-6)
+    wrong = losses.reconstruction(sure, target.flip(1))
+    assert wrong.item() == pytest.approx(100 * 2 / 3)  # the middle one is right
+
+
+def test_domain_loss_is_cross_entropy_with_the_true_domain():
+    logits = torch.tensor([[2.0, 0.0, 0.0]])
+    assert losses.domain(logits, 0).item() == pytest.approx(math.log(1 + 2 * math.exp(-2)))
+
+
+def test_pitch_spectrogram_peaks_at_the_note():
+    time_ = torch.arange(16_000) / 16_000
+    for semitone in (15, 36, 60):
+        tone = 0.5 * torch.sin(2 * math.pi * 55 * 2 ** (semitone / 12) * time_)
+        frames = losses.pitch_spectrogram(mulaw.encode(tone)[None], 800)
+        assert frames.shape == (1, losses.SEMITONES, 20)
+        assert frames[0, :, 10].argmax().item() == semitone
+
+
+def test_filters_have_unit_gain_at_their_centre_and_reject_others():
+    bank = constant_q_bank(3, 2_048, 200.0, 3_200.0)  # 200, 800, 3,200 Hz
+    tone = torch.sin(2 * math.pi * 800 * torch.arange(16_000) / 16_000)[None]
+    levels = 4 * (log_energies(tone, bank, 400)[0, :, 20] - 2)  # back to log energy
+    assert levels[1].item() == pytest.approx(0.0, abs=0.02)
+    assert levels[0].item() < -11
+    assert levels[2].item() < -11
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+def test_batches_depend_on_seed_and_step_alone(corpus):
+    config = blink(augment=True, equalise=6.0, input_noise=(4.0,)).training
+    crops = Crops(Corpus(corpus), DOMAINS, config, "train", 6)
+    alone = [crops[step] for step in (5, 2)]
+    for workers in (0, 2):
+        later = list(loader(crops, 2, workers))
+        assert len(later) == 4
+        for batch, same in ((later[3], alone[0]), (later[0], alone[1])):
+            assert batch.domain == same.domain
+            for name in ("heard", "given", "target"):
+                assert torch.equal(getattr(batch, name), getattr(same, name))
+    other = Crops(Corpus(corpus), DOMAINS, replace(config, seed=1), "train", 6)[5]
+    assert not torch.equal(other.target, alone[0].target)
+
+
+def test_domains_take_turns_and_the_target_stays_clean(corpus):
+    crops = Crops(Corpus(corpus), DOMAINS, blink(augment=True, crop=8_000).training, "train", 4)
+    assert [crops[step].domain for step in range(4)] == ["flute", "drum", "flute", "drum"]
+    batch = crops[0]
+    assert not torch.equal(batch.heard, batch.target)
+    assert torch.equal(batch.given, batch.target)
+    originals = [
+        mulaw.encode(torch.from_numpy(Corpus(corpus).audio(t) / np.float32(32_768)))
+        for t in Corpus(corpus).select("flute", "train")
+    ]
+    for row in batch.target:
+        assert any((o.unfold(0, 8_000, 1) == row).all(1).any() for o in originals)
+
+
+def test_noise_is_of_the_given_size_on_the_decoders_input_only(corpus):
+    crops = Crops(Corpus(corpus), DOMAINS, blink(input_noise=(8.0,)).training, "train", 1)
+    batch = crops[0]
+    error = (batch.given - batch.target).float()
+    assert error.std().item() == pytest.approx(8.0, rel=0.1)
+    assert torch.equal(batch.heard, batch.target)
+
+
+def test_missing_domain_is_refused(corpus):
+    with pytest.raises(TrainingError, match="'harp'"):
+        Crops(Corpus(corpus), ("flute", "harp"), TrainingConfig(), "train", 1)
+
+
+# --- one step -------------------------------------------------------------------------------------
+
+
+def one_step(corpus, step=0, **changes):
+    chosen = blink(**changes)
+    state = training.start(chosen.model, chosen.training)
+    state.step = step
+    batch = Crops(Corpus(corpus), DOMAINS, chosen.training, "train", 9)[step]
+    before = {name: part.clone() for name, part in state.model.state_dict().items()}
+    report = training.train_step(state, batch, chosen.training, 100)
+    changed = {
+        name.split(".")[0] if not name.startswith("decoders") else name.split(".")[1]
+        for name, part in state.model.state_dict().items()
+        if not torch.equal(part, before[name])
+    }
+    return state, report, changed
+
+
+def test_a_step_trains_the_encoder_the_classifier_and_that_domains_decoder_only(corpus):
+    assert one_step(corpus, 0)[2] == {"encoder", "classifier", "flute"}
+    assert one_step(corpus, 1)[2] == {"encoder", "classifier", "drum"}
+
+
+def test_gradients_are_those_of_the_papers_loss(corpus):
+    chosen = blink(confusion_weight=0.5)
+    state = training.start(chosen.model, chosen.training)
+    batch = Crops(Corpus(corpus), DOMAINS, chosen.training, "train", 1)[0]
+    model = training.start(chosen.model, chosen.training).model
+    seen = {}
+    original = training._update
+
+    def spy(state, names, loss, rate, config):
+        for name in names:
+            part = state.model.get_submodule(name)
+            seen[name] = torch.autograd.grad(loss, [*part.parameters()], retain_graph=True)
+        if names == ["classifier"]:
+            return True  # leave it as it is, so that the plain formula below can use it
+        return original(state, names, loss, rate, config)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_update", spy)
+        training.train_step(state, batch, chosen.training, 100)
+    latent = model.encode(batch.heard)
+    ce = F.cross_entropy(model.decoders["flute"](batch.target, latent), batch.target)
+    c = F.cross_entropy(model.classifier(latent), torch.zeros(2).long())
+    for name, loss in (("encoder", ce - 0.5 * c), ("decoders.flute", ce), ("classifier", c)):
+        parameters = [*model.get_submodule(name).parameters()]
+        expected = torch.autograd.grad(loss, parameters, retain_graph=True)
+        for found, wanted in zip(seen[name], expected, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-7)
+
+
+def test_confusion_makes_the_classifier_fail(corpus):
+    """With a heavy confusion loss the encoder's step raises the classifier's loss."""
+    state, _, _ = one_step(corpus, confusion_weight=0.0)
+    batch = Crops(Corpus(corpus), DOMAINS, blink().training, "train", 1)[0]
+    rises = []
+    for weight in (0.0, 1e4):
+        config = replace(blink().training, confusion_weight=weight, learning_rate=1e-4)
+        fresh = training.start(blink().model, config)
+        fresh.model.load_state_dict(state.model.state_dict())
+        before = losses.domain(fresh.model.classifier(fresh.model.encode(batch.heard)), 0)
+        training.train_step(fresh, batch, config, 100)
+        classifier = state.model.classifier  # as it was
+        after = losses.domain(classifier(fresh.model.encode(batch.heard)), 0)
+        rises.append((after - before).item())
+    assert rises[1] > rises[0]
+    assert rises[1] > 0
+
+
+def test_clipping_bounds_each_part_on_its_own(corpus):
+    state, *_ = one_step(corpus)
+    parts = ("classifier", "decoders.drum")
+    for name in parts:  # plain descent at rate 1 moves by the clipped gradient itself
+        group = [*state.model.get_submodule(name).parameters()]
+        state.optimizers[name] = torch.optim.SGD(group, lr=1.0)
+    before = {name: weights(state.model.get_submodule(name)) for name in parts}
+    small, large = (state.model.get_submodule(name).parameters() for name in parts)
+
+    def slope(p, size):
+        return (p * torch.full_like(p, size)).sum()
+
+    loss = slope(next(small), 1e-3) + sum(slope(p, 1e6) for p in large)
+    assert training._update(state, parts, loss, 1.0, TrainingConfig(clip_norm=0.5))
+    moved = [(weights(state.model.get_submodule(name)) - before[name]).norm() for name in parts]
+    assert moved[1].item() == pytest.approx(0.5, rel=1e-3)
+    first = next(state.model.classifier.parameters())
+    assert moved[0].item() == pytest.approx(1e-3 * first.numel() ** 0.5, rel=1e-2)
+
+
+def test_shared_decoder_serves_all_domains_then_each_has_a_copy(corpus):
+    chosen = blink(shared_steps=2, average=0.9)
+    state = training.start(chosen.model, chosen.training)
+    crops = Crops(Corpus(corpus), DOMAINS, chosen.training, "train", 4)
+    for step in range(2):
+        training.train_step(state, crops[step], chosen.training, 4)
+    training.spread(state, chosen.training)
+    first, second = (state.model.decoders[name] for name in DOMAINS)
+    for (name, a), b in zip(first.named_parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b) != (name.startswith("layers") and name.endswith("taps.bias")), name
+    training.train_step(state, crops[2], chosen.training, 4)
+    assert not torch.equal(first.logits.weight, second.logits.weight)
+    adam = state.optimizers["decoders.drum"].state[second.logits.weight]
+    assert adam["step"].item() == 2  # it goes on from the shared moments
+
+
+def test_schedule():
+    config = TrainingConfig(learning_rate=1.0, decay=0.5, decay_every=10, batch=5, warmup_steps=2)
+    rates = [training.learning_rate(config, step, 100) for step in range(5)]
+    assert rates == [0.5, 1.0, 0.5, 0.5, 0.25]
+    falling = replace(config, decay=1.0, cooldown_steps=4)
+    assert [training.learning_rate(falling, step, 10) for step in (5, 6, 8, 9)] == [1, 1, 0.5, 0.25]
+    fading = replace(config, spectral_weight=1.0, spectral_fade_steps=4)
+    assert [training.spectral_weight(fading, step) for step in (0, 1, 4, 9)] == [1, 0.75, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["tiny", "small"])
+def test_training_lowers_the_loss(corpus, name):
+    chosen = preset(name, DOMAINS)
+    decoder = replace(chosen.model.decoder, blocks=1, layers=4, channels=16, skip_channels=16)
+    config = replace(
+        chosen.training,
+        crop=1_600,
+        batch=2,
+        learning_rate=1e-2,
+        warmup_steps=0,
+        cooldown_steps=0,
+        input_noise=(0.0,),
+        shared_steps=20 * (name == "small"),
+        spectral_only_steps=2 * (name == "small"),
+    )
+    state = training.start(replace(chosen.model, decoder=decoder), config)
+    crops = Crops(Corpus(corpus), DOMAINS, config, "train", 60)
+    found = [training.train_step(state, crops[step], config, 60) for step in range(60)]
+    early, late = (
+        np.mean([r["reconstruction"] for r in part]) for part in (found[2:10], found[-8:])
+    )
+    assert late < early - 0.7
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+PACE = runs.Pace(report=2, validate=8, save=4)
+
+
+def run(corpus, out, steps, *, chosen=None, **options):
+    folder = runs.train(corpus, out, chosen or blink(average=0.9), steps, pace=PACE, **options)
+    return weights(checkpoint.load(folder))
+
+
+def test_resumed_run_ends_in_the_same_weights(corpus, tmp_path):
+    whole = run(corpus, tmp_path / "whole", 10, workers=0)
+    run(corpus, tmp_path / "parts", 6, workers=1)
+    parts = run(corpus, tmp_path / "parts", 10, workers=2, resume=True)
+    assert torch.equal(whole, parts)
+    log = [json.loads(line) for line in (tmp_path / "parts" / runs.LOG).read_text().splitlines()]
+    steps = [line["step"] for line in log if "reconstruction" in line]
+    assert steps == [2, 4, 6, 8, 10]
+    assert {"nats", "nats_wrong_latent", "accuracy"} <= log[-1].keys()
+
+
+def test_resume_through_the_end_of_sharing(corpus, tmp_path):
+    chosen = blink(shared_steps=5, average=0.9, input_noise=(0.0, 8.0), spectral_weight=0.1)
+    whole = run(corpus, tmp_path / "whole", 9, chosen=chosen)
+    for steps in (3, 5, 9):
+        parts = run(corpus, tmp_path / "parts", steps, chosen=chosen, resume=True)
+    assert torch.equal(whole, parts)
+
+
+def test_only_the_last_two_checkpoints_are_kept(corpus, tmp_path):
+    run(corpus, tmp_path / "run", 12)
+    names = [path.name for path in checkpoint.checkpoints(tmp_path / "run")]
+    assert names == ["step-00000008", "step-00000012"]
+
+
+def test_damaged_checkpoint_is_passed_over(corpus, tmp_path):
+    whole = run(corpus, tmp_path / "run", 8)
+    newest = tmp_path / "run" / "step-00000008" / runs.TENSORS
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+    assert torch.equal(run(corpus, tmp_path / "run", 8, resume=True), whole)
+
+
+def test_run_is_neither_overwritten_nor_continued_with_other_settings(corpus, tmp_path):
+    run(corpus, tmp_path / "run", 2)
+    with pytest.raises(TrainingError, match="--resume"):
+        run(corpus, tmp_path / "run", 4)
+    with pytest.raises(TrainingError, match="another configuration"):
+        run(corpus, tmp_path / "run", 4, chosen=blink(learning_rate=1.0), resume=True)
+
+
+def test_steps_that_are_not_finite_are_skipped_and_stop_the_run(corpus, tmp_path, monkeypatch):
+    original = losses.reconstruction
+    calls = []
+
+    def sometimes(logits, target):
+        calls.append(1)
+        return original(logits, target) * (math.nan if len(calls) > 5 else 1)
+
+    monkeypatch.setattr(losses, "reconstruction", sometimes)
+    with pytest.raises(TrainingError, match="no finite gradient"):
+        run(corpus, tmp_path / "run", 50)
+    kept = checkpoint.newest(tmp_path / "run")
+    assert kept.name == "step-00000004"
+    assert weights(checkpoint.load(kept)).isfinite().all()
+
+
+def test_a_bad_step_changes_nothing_but_the_count(corpus, monkeypatch):
+    monkeypatch.setattr(losses, "reconstruction", lambda logits, _: logits.sum() * math.nan)
+    monkeypatch.setattr(losses, "domain", lambda logits, _: logits.sum() * math.inf)
+    _, report, changed = one_step(corpus)
+    assert report["bad"] == 1
+    assert not changed
+
+
+def test_full_disk_keeps_the_previous_checkpoint(corpus, tmp_path, monkeypatch):
+    run(corpus, tmp_path / "run", 4)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_flush", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        run(corpus, tmp_path / "run", 8, resume=True)
+    assert [p.name for p in checkpoint.checkpoints(tmp_path / "run")] == ["step-00000004"]
+    assert not list((tmp_path / "run").glob("*.part"))
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_training import blink, PACE
+from umtlib import checkpoint, runs
+if {slow}:
+    import time
+    original = checkpoint._write_file
+    def slowly(path, content):
+        time.sleep(0.3)
+        return original(path, content)
+    checkpoint._write_file = slowly
+print("ready", flush=True)
+runs.train({corpus!r}, {out!r}, blink(average=0.9), {steps}, resume=True, pace=PACE,
+           on_report=lambda line: print(line["step"], flush=True))
+"""
+
+
+def in_subprocess(corpus, out, steps, slow=False):
+    script = SCRIPT.format(
+        tests=os.path.dirname(__file__), corpus=str(corpus), out=str(out), steps=steps, slow=slow
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def wait_for_step(process, step):
+    for line in process.stdout:
+        if int(line) >= step:
+            return
+    raise AssertionError("the run ended early")
+
+
+@pytest.mark.parametrize("inside_save", [False, True])
+def test_killed_run_goes_on_as_if_nothing_had_happened(corpus, tmp_path, inside_save):
+    whole = run(corpus, tmp_path / "whole", 12)
+    process = in_subprocess(corpus, tmp_path / "killed", 10_000, slow=inside_save)
+    wait_for_step(process, 8 if inside_save else 6)
+    time.sleep(0.45 if inside_save else 0)  # in the middle of the five files of the save at step 8
+    process.kill()
+    process.wait()
+    if inside_save:
+        assert list((tmp_path / "killed").glob("*.part"))
+    newest = checkpoint.newest(tmp_path / "killed")
+    assert int(newest.name[5:]) >= 4
+    if int(newest.name[5:]) > 12:
+        pytest.fail("the run was faster than its killer")
+    assert torch.equal(run(corpus, tmp_path / "killed", 12, resume=True), whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_signal_saves_once_and_exits(corpus, tmp_path, number):
+    process = in_subprocess(corpus, tmp_path / "run", 10_000)
+    wait_for_step(process, 2)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == 0
+    last = int(checkpoint.newest(tmp_path / "run").name[5:])
+    log = (tmp_path / "run" / runs.LOG).read_text().splitlines()
+    assert json.loads(log[-1])["step"] == last < 10_000

@@ -1,0 +1,5 @@
+"""``python -m umtlib`` is ``umt``."""
+
+from umtlib.cli import main
+
+main()

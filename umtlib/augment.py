@@ -1,0 +1,87 @@
+"""What the encoder hears in training instead of the clean audio (section 3.4).
+
+The encoder is given a distorted copy and the decoder must still restore the clean original: a
+denoising autoencoder. The paper shifts the pitch of a part of every segment a little out of tune,
+so that the encoder cannot memorise a domain's exact signal. All randomness comes from the caller's
+generator. Notebook: ``03_training``.
+"""
+
+import librosa
+import numpy as np
+
+SHORTEST, LONGEST = 0.25, 0.5  # seconds of the shifted stretch
+SHORTEST_WINDOW = 64  # samples, of the phase vocoder
+LARGEST_SHIFT = 0.5  # half steps, up or down
+OCTAVE_BANDS = 62.5 * 2.0 ** np.arange(8)  # Hz; 62.5 .. 8,000
+
+
+def pitch_modulation(
+    waveform: np.ndarray, rng: np.random.Generator, sample_rate: int = 16_000
+) -> np.ndarray:
+    """Shift the pitch of one random stretch by a random part of a half step.
+
+    Parameters
+    ----------
+    waveform : ndarray
+        float32 in [-1, 1], shape (T,). It is not changed.
+    rng : numpy.random.Generator
+        Decides the stretch (0.25 to 0.5 s, uniform; at most the whole waveform), its place
+        (uniform) and the shift (-0.5 to 0.5 half steps, uniform).
+    sample_rate : int
+        Hz.
+
+    Returns
+    -------
+    ndarray
+        float32, shape (T,): the same outside the stretch. Fewer than 64 samples have no pitch to
+        shift and come back as they are.
+    """
+    seconds = rng.uniform(SHORTEST, LONGEST)
+    place = rng.uniform()
+    shift = rng.uniform(-LARGEST_SHIFT, LARGEST_SHIFT)
+    length = min(round(seconds * sample_rate), len(waveform))
+    start = int(place * (len(waveform) - length + 1))
+    out = waveform.copy()
+    if length < SHORTEST_WINDOW:
+        return out
+    # librosa warns when a window is longer than the signal; 64 ms also resolves bass notes.
+    window = min(1024, 2 ** int(np.log2(length)))
+    out[start : start + length] = librosa.effects.pitch_shift(
+        waveform[start : start + length], sr=sample_rate, n_steps=shift, n_fft=window
+    )
+    return out
+
+
+def equalise(
+    waveform: np.ndarray,
+    rng: np.random.Generator,
+    decibels: float,
+    sample_rate: int = 16_000,
+) -> np.ndarray:
+    """Filter by a random smooth curve, so that the encoder learns to hear past the timbre.
+
+    Not in the paper. The curve has one random gain per octave and is linear between them (in
+    decibels over the logarithm of the frequency).
+
+    Parameters
+    ----------
+    waveform : ndarray
+        float32, shape (T,). It is not changed.
+    rng : numpy.random.Generator
+        Decides the gains, uniform in [-decibels, decibels].
+    decibels : float
+        Largest gain, up or down.
+    sample_rate : int
+        Hz.
+
+    Returns
+    -------
+    ndarray
+        float32, shape (T,), scaled down where it would exceed 1.
+    """
+    gains = rng.uniform(-decibels, decibels, len(OCTAVE_BANDS))
+    frequency = np.fft.rfftfreq(len(waveform), 1 / sample_rate)
+    octave = np.log2(np.maximum(frequency, 1.0))
+    curve = 10 ** (np.interp(octave, np.log2(OCTAVE_BANDS), gains) / 20)
+    out = np.fft.irfft(np.fft.rfft(waveform) * curve, len(waveform))
+    return (out / max(1.0, np.abs(out).max())).astype(np.float32)

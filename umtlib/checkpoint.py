@@ -1,0 +1,220 @@
+"""A model on disk: a folder that is complete and verified, or that is not there.
+
+::
+
+    six-domains-small/
+        config.json         the `ModelConfig`
+        model.safetensors   the weights
+        checksums.json      sha256 of the files above, written last
+
+A folder is written under a temporary name, flushed and renamed, so that a crash at any moment
+leaves the previous state. Nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from umtlib.config import ModelConfig, from_json, to_json
+from umtlib.errors import CheckpointError, ConfigError
+from umtlib.translator import MusicTranslator
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+CHECKSUMS = "checksums.json"
+PRETRAINED = Path(__file__).parent / "pretrained"
+STEP = "step-{:08d}"
+
+
+def pretrained() -> tuple[str, ...]:
+    """Return the names of the models that ship with umtlib."""
+    return tuple(sorted(path.parent.name for path in PRETRAINED.glob(f"*/{CONFIG}")))
+
+
+def load(model: str | os.PathLike = "six-domains-small") -> MusicTranslator:
+    """Load a translator, ready to translate (evaluation mode, on the CPU, float32).
+
+    Parameters
+    ----------
+    model : str or path
+        The name of a shipped model, a model folder, or the folder of a training run, of which the
+        newest intact checkpoint is taken.
+
+    Returns
+    -------
+    MusicTranslator
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such model, or a file is missing, truncated or altered.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        folder = PRETRAINED / Path(model).name if str(model) in pretrained() else folder
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"no model {str(model)!r}: it is neither a folder nor one of the "
+            f"shipped models ({', '.join(pretrained()) or 'none'})"
+        )
+    if checkpoints(folder):
+        folder = newest(folder)
+    verify(folder)
+    translator = MusicTranslator(read_config(folder))
+    restore(translator, read_tensors(folder / WEIGHTS), folder)
+    return translator.eval().requires_grad_(False)
+
+
+def save(
+    model: MusicTranslator, folder: str | os.PathLike, dtype: torch.dtype | None = None
+) -> None:
+    """Write a translator to a model folder.
+
+    Parameters
+    ----------
+    model : MusicTranslator
+        Its weights are written as they are.
+    folder : path
+        Must not exist yet.
+    dtype : torch.dtype, optional
+        ``torch.float16`` halves the file; by default the model's own.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder exists or cannot be written.
+    """
+    weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    write(folder, {CONFIG: to_json(model.config).encode(), WEIGHTS: weights})
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Return a model folder's configuration."""
+    try:
+        return from_json(ModelConfig, (folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ConfigError) as error:
+        raise CheckpointError(f"{folder / CONFIG}: {error}") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file by name."""
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def restore(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Copy tensors into a module; every name and shape must match."""
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"the weights in {where} do not fit its {CONFIG}: {error}") from error
+
+
+def write(folder: str | os.PathLike, files: Mapping[str, bytes | Mapping[str, Tensor]]) -> None:
+    """Write a folder of files with their checksums: all of it, or nothing.
+
+    Parameters
+    ----------
+    folder : path
+        Must not exist yet.
+    files : mapping
+        Content by file name: bytes, or tensors by name for a safetensors file.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder exists or cannot be written; a full disk leaves no trace.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise CheckpointError(f"{folder} exists already; choose another name or remove it")
+    part = folder.with_name(folder.name + ".part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        sums = {name: _write_file(part / name, content) for name, content in files.items()}
+        _write_file(part / CHECKSUMS, (json.dumps(sums, indent=2) + "\n").encode())
+        part.rename(folder)
+        _flush(folder.parent)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise CheckpointError(f"cannot write {folder}: {error}") from error
+
+
+def _write_file(path: Path, content: bytes | Mapping[str, Tensor]) -> str:
+    if not isinstance(content, bytes):
+        content = safetensors.torch.save({k: v.detach().contiguous() for k, v in content.items()})
+    path.write_bytes(content)
+    _flush(path)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def verify(folder: Path) -> None:
+    """Compare every file of a folder with its checksum.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the first file that is missing, truncated or altered.
+    """
+    try:
+        sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} is no complete model folder: {error}") from error
+    for name, expected in sums.items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing; restore it or use another checkpoint")
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                raise CheckpointError(f"{path} is truncated or altered; use another checkpoint")
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """Return the checkpoints of a training run, oldest first."""
+    return sorted(path for path in run.glob("step-*") if path.name[5:].isdigit())
+
+
+def newest(run: Path, damaged: list[str] | None = None) -> Path:
+    """Return the newest intact checkpoint of a run.
+
+    Parameters
+    ----------
+    run : Path
+        A training run's folder.
+    damaged : list, optional
+        Receives a message for each newer checkpoint that was passed over.
+
+    Raises
+    ------
+    CheckpointError
+        If none is intact.
+    """
+    problems = [] if damaged is None else damaged
+    for folder in reversed(checkpoints(run)):
+        try:
+            verify(folder)
+        except CheckpointError as error:
+            problems.append(str(error))
+        else:
+            return folder
+    raise CheckpointError("; ".join(problems) or f"{run} holds no checkpoint")

@@ -1,0 +1,47 @@
+"""The domain classifier C: which domain does a latent come from? (section 3.3, Figure 1)
+
+It learns to tell; the encoder learns to make it fail, so that the latent keeps the music and leaves
+the instruments to the decoders. Notebook: ``02_the_network``.
+"""
+
+from torch import Tensor, nn
+
+from umtlib.config import ClassifierConfig
+
+
+class Classifier(nn.Module):
+    """Latent frames to domain logits, averaged over time.
+
+    Parameters
+    ----------
+    config : ClassifierConfig
+        Sizes; see `umtlib.config`.
+    latent : int
+        Channels of the latent.
+    domains : int
+        How many domains to tell apart.
+    """
+
+    def __init__(self, config: ClassifierConfig, latent: int, domains: int):
+        super().__init__()
+        widths = [latent] + [config.channels] * config.layers
+        stack: list[nn.Module] = []
+        for before, after in zip(widths, widths[1:], strict=False):
+            stack += [nn.Conv1d(before, after, config.kernel, padding=config.kernel // 2), nn.ELU()]
+        stack.append(nn.Conv1d(widths[-1], domains, config.kernel, padding=config.kernel // 2))
+        self.convs = nn.Sequential(*stack)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Classify.
+
+        Parameters
+        ----------
+        latent : Tensor
+            Shape (B, latent, F).
+
+        Returns
+        -------
+        Tensor
+            Logits over the domains, shape (B, K).
+        """
+        return self.convs(latent).mean(dim=2)

@@ -1,0 +1,150 @@
+"""The one format in which every corpus lies on disk, and the way to read it.
+
+A corpus is a folder with ``manifest.jsonl``, one line (a JSON object) per track::
+
+    {"domain": "bach_organ", "split": "train", "file": "train/bach_organ/bwv66.6.wav",
+     "seconds": 61.5, "sha256": "...", ...}
+
+``file`` is relative to the folder: 16 kHz, mono, 16 bit, either ``.wav`` (memory-mapped, so that a
+corpus may be larger than the memory) or ``.flac`` (decoded once, for the small corpora that ship).
+Further fields say where the track came from. ``skipped.jsonl`` beside it lists what was left out
+and why.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from scipy.io import wavfile
+
+from umtlib.errors import CorpusError
+
+SAMPLE_RATE = 16_000
+SPLITS = ("train", "val", "test")
+MANIFEST = "manifest.jsonl"
+SKIPPED = "skipped.jsonl"
+
+
+@dataclass(frozen=True)
+class Track:
+    """One recording of a corpus.
+
+    Attributes
+    ----------
+    domain : str
+        Name of the musical domain.
+    split : str
+        ``"train"``, ``"val"`` or ``"test"``; a track is never in two.
+    file : str
+        Path relative to the corpus folder, with ``/`` as separator.
+    seconds : float
+        Duration.
+    sha256 : str
+        Hex digest of the file.
+    source : Mapping
+        Everything else that the manifest knows: piece, licence, instruments...
+    """
+
+    domain: str
+    split: str
+    file: str
+    seconds: float
+    sha256: str
+    source: Mapping = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the track's manifest line."""
+        own = {name: getattr(self, name) for name in _OWN_FIELDS}
+        return json.dumps(own | dict(self.source), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> "Track":
+        """Read a manifest line."""
+        fields = json.loads(line)
+        own = {name: fields.pop(name) for name in _OWN_FIELDS}
+        if own["split"] not in SPLITS:
+            raise ValueError(f"split {own['split']!r} is not one of {SPLITS}")
+        return cls(**own, source=fields)
+
+
+_OWN_FIELDS = ("domain", "split", "file", "seconds", "sha256")
+
+
+class Corpus:
+    """A corpus folder, opened for reading.
+
+    Parameters
+    ----------
+    folder : path
+        A folder with a ``manifest.jsonl``.
+
+    Raises
+    ------
+    CorpusError
+        If there is no manifest, or a line of it cannot be read.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+        self.tracks = tuple(read_manifest(self.folder / MANIFEST))
+        self.domains = tuple(sorted({track.domain for track in self.tracks}))
+
+    def select(self, domain: str, split: str) -> list[Track]:
+        """Return the tracks of one domain and split, in manifest order."""
+        return [t for t in self.tracks if t.domain == domain and t.split == split]
+
+    def audio(self, track: Track) -> np.ndarray:
+        """Return a track's samples, int16, shape (T,), memory-mapped where it is a WAV file."""
+        return _open_audio(str(self.folder / track.file))
+
+
+@lru_cache(maxsize=512)
+def _open_audio(path: str) -> np.ndarray:
+    try:
+        if path.endswith(".wav"):
+            rate, samples = wavfile.read(path, mmap=True)
+        else:
+            samples, rate = soundfile.read(path, dtype="int16")
+    except (OSError, ValueError, soundfile.LibsndfileError) as error:
+        raise CorpusError(f"cannot read {path}: {error}; prepare the corpus again") from error
+    if rate != SAMPLE_RATE or samples.ndim != 1 or samples.dtype != np.int16:
+        raise CorpusError(
+            f"{path} is not 16 kHz, mono, 16 bit; prepare the folder with 'umt corpus' first"
+        )
+    return samples
+
+
+def read_manifest(path: Path) -> Iterator[Track]:
+    """Yield the tracks of a manifest; `CorpusError` names the line that cannot be read."""
+    if not path.is_file():
+        raise CorpusError(f"{path.parent} is no corpus: it has no {path.name}; make one with 'umt corpus'")
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield Track.from_json(line)
+            except (ValueError, KeyError, TypeError) as error:
+                raise CorpusError(f"{path}, line {number}: {error}; prepare the corpus again") from error
+
+
+def write_manifest(path: Path, lines: Iterable[Track | Mapping]) -> None:
+    """Write tracks (or plain mappings, for ``skipped.jsonl``) one a line, atomically."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as out:
+        for line in lines:
+            text = line.to_json() if isinstance(line, Track) else json.dumps(line, ensure_ascii=False)
+            out.write(text + "\n")
+        out.flush()
+        os.fsync(out.fileno())
+    part.replace(path)
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Return the hex digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,83 @@
+"""A synthesised whistle: a timbre in none of the domains, made from nothing but arithmetic."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from scipy.signal import butter, lfilter, sosfilt
+
+from umtlib.corpora.corpus import SAMPLE_RATE
+
+# Beethoven, Ode to Joy, first phrase: (MIDI pitch, quarter notes).
+ODE_TO_JOY = [(n, 1.0) for n in (81, 81, 82, 84, 84, 82, 81, 79, 77, 77, 79, 81)]
+ODE_TO_JOY += [(81, 1.5), (79, 0.5), (79, 2.0)]
+
+
+def whistle(
+    notes: Sequence[Sequence[float]], seconds: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Whistle a melody, with glides, vibrato, breath and an uneven level.
+
+    Parameters
+    ----------
+    notes : sequence of (onset, offset, pitch)
+        Seconds and MIDI numbers, one note at a time.
+    seconds : float
+        Duration of the result.
+    rng : numpy.random.Generator
+        Draws the deviations from a perfect tone.
+
+    Returns
+    -------
+    float64 array, shape (16000 * seconds,)
+        16 kHz; the level is arbitrary.
+    """
+    t = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    pitch, level, age = _contours(notes, t, rng)
+    vibrato = rng.uniform(0.12, 0.25) * np.clip((age - 0.15) / 0.2, 0, 1)
+    wobble = _smooth(rng.standard_normal(len(t)), 0.08) * 4
+    pitch = _smooth(pitch, 0.012, start=pitch[0]) + vibrato * np.sin(6.283 * rng.uniform(5, 6) * t)
+    phase = 2 * np.pi * np.cumsum(440 * 2 ** ((pitch + wobble - 69) / 12)) / SAMPLE_RATE
+    tone = np.sin(phase) + 0.03 * np.sin(2 * phase + 1) + 0.012 * np.sin(3 * phase)
+    breath = sosfilt(butter(1, [500, 5000], "band", fs=SAMPLE_RATE, output="sos"),
+                     rng.standard_normal(len(t)))  # fmt: skip
+    shake = 1 + 0.08 * np.sin(6.283 * 5.3 * t + 0.7)
+    level = _smooth(_smooth(level, 0.012), 0.012)
+    return level * (shake * tone + 0.02 * breath)
+
+
+def _contours(notes, t: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Return pitch, loudness and time since the onset, sample by sample."""
+    pitch, level, age = np.full(len(t), float(notes[0][2])), np.zeros(len(t)), np.zeros(len(t))
+    for onset, offset, midi in notes:
+        begin, end = np.searchsorted(t, [onset, offset])
+        pitch[begin:] = midi  # held through the rest, as a mouth does
+        level[begin:end] = rng.uniform(0.6, 1.0) * np.linspace(1, 0.8, end - begin)
+        age[begin:] = t[begin:] - t[min(begin, len(t) - 1)]
+    return pitch, level, age
+
+
+def _smooth(values: np.ndarray, seconds: float, start: float = 0.0) -> np.ndarray:
+    keep = np.exp(-1 / (seconds * SAMPLE_RATE))
+    return lfilter([1 - keep], [1, -keep], values, zi=[keep * start])[0]
+
+
+def write_example(folder: Path, *, seed: int = 0) -> None:
+    """Write ``whistle.wav`` (16 kHz, mono, 16 bit) and ``whistle.json`` with its notes."""
+    notes, onset, beat = [], 0.15, 0.36
+    for pitch, quarters in ODE_TO_JOY:
+        notes.append([round(onset, 3), round(onset + quarters * beat - 0.035, 3), pitch])
+        onset += quarters * beat
+    samples = whistle(notes, onset + 0.15, np.random.default_rng(seed))
+    samples *= 0.5 / np.abs(samples).max()
+    folder.mkdir(parents=True, exist_ok=True)
+    pcm = np.rint(samples * 32767).astype(np.int16)
+    soundfile.write(folder / "whistle.wav", pcm, SAMPLE_RATE, subtype="PCM_16")
+    song = {"title": "Ode to Joy (Beethoven), synthesised whistle", "notes": notes}
+    (folder / "whistle.json").write_text(json.dumps(song) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_example(Path("data/examples"))

@@ -1,0 +1,142 @@
+"""A domain's WaveNet decoder D_j: latent and past samples to the next sample (section 3.2, Figure 1).
+
+Internally time stands before channels, (B, T, C): a causal convolution of kernel 2 is then one matrix
+product on ``[x[t - d], x[t]]``, which is how every processor likes it best. Notebook: ``02_the_network``.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from umtlib import mulaw
+from umtlib.config import DecoderConfig
+from umtlib.layers import delay, dilations, receptive_field
+
+
+class ScalarInput(nn.Module):
+    """Previous samples, one number each in [-0.5, 0.5], through a causal convolution."""
+
+    def __init__(self, kernel: int, channels: int):
+        super().__init__()
+        self.kernel = kernel
+        self.taps = nn.Linear(kernel, channels)  # tap 0 is the oldest sample
+
+    def forward(self, codes: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
+        return self.from_signal(codes.to(self.taps.weight.dtype) / 255 - 0.5)
+
+    def from_signal(self, signal: Tensor) -> Tensor:
+        """The same from the scaled samples, through which a gradient can flow."""
+        past = [delay(signal, steps) for steps in range(self.kernel, 0, -1)]
+        return self.taps(torch.stack(past, dim=-1))
+
+
+class CodeInput(nn.Module):
+    """Previous samples looked up in a table each: a causal convolution of one-hot codes."""
+
+    def __init__(self, kernel: int, channels: int):
+        super().__init__()
+        self.kernel = kernel
+        self.tables = nn.Parameter(torch.randn(kernel, mulaw.CODES, channels) / kernel**0.5)
+
+    def forward(self, codes: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
+        past = [delay(codes, steps, mulaw.SILENCE) for steps in range(self.kernel, 0, -1)]
+        return sum(F.embedding(code, table) for code, table in zip(past, self.tables, strict=True))
+
+
+class GatedLayer(nn.Module):
+    """Dilated causal convolution, conditioned gate, and one product for residual and skip."""
+
+    def __init__(self, config: DecoderConfig, latent: int, dilation: int):
+        super().__init__()
+        self.dilation = dilation
+        self.channels, skip = config.channels, config.skip_channels
+        self.taps = nn.Linear(2 * self.channels, 2 * self.channels)  # [x[t - d], x[t]] in
+        self.condition = nn.Linear(latent, 2 * self.channels, bias=False)
+        self.out = nn.Linear(self.channels, self.channels + skip)  # residual, then skip
+
+    def forward(self, x: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+        # x: (B, T, C); latent: (B, F, L); T = F * pool
+        h = self.taps(torch.cat([delay(x, self.dilation), x], dim=-1))
+        h = per_frame_sum(h, self.condition(latent))
+        gate, value = h.chunk(2, dim=-1)
+        residual, skip = self.out(gate.sigmoid() * value.tanh()).split(
+            [self.channels, self.out.out_features - self.channels], dim=-1
+        )
+        return x + residual, skip
+
+
+def per_frame_sum(h: Tensor, frames: Tensor) -> Tensor:
+    """Add to every sample the value of its frame: nearest-neighbour upsampling, without the copy.
+
+    Shapes (B, T, C) and (B, F, C), where T is a multiple of F.
+    """
+    samples = h.shape[1] // frames.shape[1]
+    return (h.unflatten(1, (-1, samples)) + frames[:, :, None]).flatten(1, 2)
+
+
+class Decoder(nn.Module):
+    """An autoregressive model of one domain's audio, conditioned on the latent.
+
+    Parameters
+    ----------
+    config : DecoderConfig
+        Sizes; see `umtlib.config`.
+    latent : int
+        Channels of the latent.
+    pool : int
+        Samples per latent frame.
+    """
+
+    def __init__(self, config: DecoderConfig, latent: int, pool: int):
+        super().__init__()
+        self.config, self.pool = config, pool
+        first = CodeInput if config.input == "codes" else ScalarInput
+        self.input = first(config.input_kernel, config.channels)
+        self.input_skip = nn.Linear(config.channels, config.skip_channels)
+        self.layers = nn.ModuleList(
+            GatedLayer(config, latent, dilation)
+            for dilation in dilations(config.blocks, config.layers)
+        )
+        self.head = nn.Linear(config.skip_channels, config.skip_channels)
+        self.head_condition = (
+            nn.Linear(latent, config.skip_channels, bias=False) if config.condition_head else None
+        )
+        self.logits = nn.Linear(config.skip_channels, mulaw.CODES)
+
+    def forward(self, codes: Tensor, latent: Tensor) -> Tensor:
+        """Predict every sample from those before it (teacher forcing).
+
+        Parameters
+        ----------
+        codes : Tensor
+            The true mu-law codes, integers in 0..255, shape (B, T). The shift by one is done here:
+            the prediction of sample t sees samples 0 .. t - 1.
+        latent : Tensor
+            Shape (B, latent, F) with F = ceil(T / pool).
+
+        Returns
+        -------
+        Tensor
+            Logits over the 256 codes, shape (B, 256, T).
+        """
+        length = codes.shape[1]
+        codes = F.pad(codes, (0, latent.shape[2] * self.pool - length), value=mulaw.SILENCE)
+        return self.body(self.input(codes), latent)[:, :length].transpose(1, 2)
+
+    def body(self, x: Tensor, latent: Tensor) -> Tensor:
+        """Return logits (B, T, 256) from the embedded input (B, T, C) and latent (B, L, F)."""
+        latent = latent.transpose(1, 2)  # (B, F, L)
+        skips = self.input_skip(x)
+        for layer in self.layers:
+            x, skip = layer(x, latent)
+            skips = skips + skip
+        h = self.head(F.relu(skips))
+        if self.head_condition is not None:
+            h = per_frame_sum(h, self.head_condition(latent))
+        return self.logits(F.relu(h))
+
+    @property
+    def receptive_field(self) -> int:
+        """How many previous samples a prediction depends on: 4,093 in the paper, 256 ms."""
+        stack = dilations(self.config.blocks, self.config.layers)
+        return receptive_field(stack, kernel=2) + self.config.input_kernel - 1

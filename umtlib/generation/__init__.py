@@ -1,0 +1,267 @@
+"""From latent to audio: one function, several generators behind it.
+
+``reference`` is slow and obvious, the oracle of the others; ``cpu`` is compiled on first use. All
+of them choose the same codes when given the same random numbers. Notebook: ``04_generation``.
+"""
+
+import math
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from queue import Empty, SimpleQueue
+
+import torch
+from torch import Tensor
+
+from umtlib.decoder import Decoder
+from umtlib.errors import GenerationError
+from umtlib.generation import build, cpu, reference
+from umtlib.generation.sampling import State, choose, draw_uniforms
+
+__all__ = ["BACKENDS", "State", "choose", "draw_uniforms", "fastest", "generate", "generate_many"]
+
+BACKENDS = ("cpu", "reference")  # fastest first
+DTYPES = (torch.float32, torch.bfloat16)
+PIECE = 4_000  # samples per call of a backend: how often progress is told and Ctrl-C is heard
+
+
+def generate(
+    decoder: Decoder,
+    latent: Tensor,
+    *,
+    uniforms: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    temperature: float = 1.0,
+    backend: str = "auto",
+    dtype: torch.dtype | None = None,
+    threads: int | None = None,
+    state: State | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Generate audio from a latent, sample by sample (section 3.2).
+
+    Parameters
+    ----------
+    decoder : Decoder
+        The decoder of the wanted domain.
+    latent : Tensor
+        Shape (B, latent, F): one stream per row.
+    uniforms : Tensor, optional
+        In [0, 1), shape (B, F * pool): the random number of every sample. By default drawn from
+        `generator`; see `draw_uniforms` for the order.
+    generator : torch.Generator, optional
+        A CPU generator; by default torch's own.
+    temperature : float
+        1 samples the model's distribution, less sharpens it, 0 takes the most probable code.
+    backend : {"auto", "cpu", "reference"}
+        Which generator; ``"auto"`` takes the fastest one that runs here.
+    dtype : torch.dtype, optional
+        float32 (the default) chooses the codes of the reference; bfloat16, of the ``"cpu"``
+        backend only, is up to twice as fast and rounds (see `umtlib.generation.cpu`).
+    threads : int, optional
+        Default: ``UMT_THREADS`` or else `torch.get_num_threads`.
+    state : State, optional
+        Carries on where the call that last had this state stopped. Updated in place. It keeps the
+        weights with which it began, also if the decoder is trained further.
+    progress : callable, optional
+        Called with the samples done so far in each stream, about four times per second of audio.
+
+    Returns
+    -------
+    Tensor
+        mu-law codes, int64 in 0..255, shape (B, F * pool), on the CPU.
+
+    Raises
+    ------
+    GenerationError
+        If a shape, the temperature, the backend or the state does not fit.
+    """
+    threads = thread_count(threads)
+    state = State() if state is None else state
+    job = _Job(decoder, latent, uniforms, generator, temperature, backend, dtype, threads, state)
+    for done in job.pieces():
+        if progress is not None:
+            progress(done)
+    return job.codes
+
+
+def generate_many(
+    decoders: Sequence[Decoder],
+    latent: Tensor,
+    *,
+    uniforms: Sequence[Tensor] | None = None,
+    generator: torch.Generator | None = None,
+    temperature: float = 1.0,
+    backend: str = "auto",
+    dtype: torch.dtype | None = None,
+    threads: int | None = None,
+    states: Sequence[State] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Tensor]:
+    """Generate one latent with several decoders: one input into several domains at once.
+
+    The decoders advance together, each on one thread as long as there are enough of them.
+
+    Parameters
+    ----------
+    decoders : sequence of Decoder
+        One per domain.
+    uniforms : sequence of Tensor, optional
+        As in `generate`, one per decoder. Drawn ones take their seeds in the decoders' order.
+    states : sequence of State, optional
+        One per decoder.
+    progress : callable, optional
+        Called with the samples done so far by the decoder that is furthest behind.
+    latent, generator, temperature, backend, dtype, threads
+        As in `generate`.
+
+    Returns
+    -------
+    list of Tensor
+        Per decoder what `generate` returns.
+    """
+    threads, count = thread_count(threads), len(decoders)
+    each = max(1, threads // max(count, 1))
+    jobs = [
+        _Job(decoder, latent, given, generator, temperature, backend, dtype, each, state)
+        for decoder, given, state in zip(
+            decoders, uniforms or [None] * count, states or [State() for _ in decoders], strict=True
+        )
+    ]
+    _run_together(jobs, threads, progress)
+    return [job.codes for job in jobs]
+
+
+def fastest() -> str:
+    """Return the name of the fastest backend that runs here.
+
+    Warns
+    -----
+    RuntimeWarning
+        Once, if there is no compiler and PyTorch has to do.
+    """
+    return _fastest()
+
+
+def thread_count(threads: int | None = None) -> int:
+    """Return how many threads to use: the argument, else ``UMT_THREADS``, else torch's number."""
+    if threads is None:
+        threads = int(os.environ.get("UMT_THREADS") or torch.get_num_threads())
+    if threads < 1:
+        raise GenerationError(f"threads {threads} must be at least 1")
+    return threads
+
+
+@cache
+def _fastest() -> str:
+    try:
+        build.load()
+    except GenerationError as error:
+        warnings.warn(
+            f"{error}. Generating with PyTorch instead, hundreds of times slower.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return "reference"
+    return "cpu"
+
+
+class _Job:
+    """One call of `generate`, checked, and made piece by piece."""
+
+    def __init__(
+        self, decoder, latent, uniforms, generator, temperature, backend, dtype, threads, state
+    ):
+        backend = fastest() if backend == "auto" else backend
+        dtype = torch.float32 if dtype is None else dtype
+        _check(decoder, latent, uniforms, temperature, backend, dtype)
+        owner = (backend, dtype, latent.shape[0], id(decoder))
+        if state.owner not in (None, owner):
+            raise GenerationError(
+                f"the state belongs to another decoder, backend, dtype or number of streams: "
+                f"{state.owner[:3]}, not {owner[:3]}"
+            )
+        state.owner = owner
+        self.decoder, self.latent, self.uniforms = decoder, latent, uniforms
+        self.temperature, self.generator, self.state = temperature, generator, state
+        self.run, self.options = reference.run, {}
+        if backend == "cpu":
+            self.run, self.options = cpu.run, {"dtype": dtype, "threads": threads}
+        self.done = 0
+        self.codes = torch.empty(
+            latent.shape[0], latent.shape[2] * decoder.pool, dtype=torch.long
+        )
+        if uniforms is None:
+            draw_uniforms(latent.shape[0], 0, generator, state)  # take the seeds, in order
+
+    def pieces(self) -> Iterator[int]:
+        """Make a piece for each item; an item is the number of samples done."""
+        pool, frames = self.decoder.pool, max(1, PIECE // self.decoder.pool)
+        for latent in self.latent.split(frames, dim=2) if self.latent.shape[2] else ():
+            samples = latent.shape[2] * pool
+            span = slice(self.done, self.done + samples)
+            uniforms = (
+                draw_uniforms(len(latent), samples, self.generator, self.state)
+                if self.uniforms is None
+                else self.uniforms[:, span]
+            )
+            self.codes[:, span] = self.run(
+                self.decoder,
+                latent,
+                uniforms,
+                temperature=self.temperature,
+                state=self.state,
+                **self.options,
+            )
+            self.done += samples
+            self.state.position += samples
+            yield self.done
+
+
+def _run_together(jobs: list[_Job], threads: int, progress: Callable[[int], None] | None) -> None:
+    """Let threads take turns at the jobs, one piece at a time, so that all advance alike."""
+    waiting: SimpleQueue = SimpleQueue()
+    for job in jobs:
+        waiting.put(job.pieces())
+    stop = threading.Event()
+
+    def work() -> Iterator[None]:
+        while not stop.is_set():
+            try:
+                pieces = waiting.get_nowait()
+            except Empty:
+                return
+            if next(pieces, None) is not None:
+                waiting.put(pieces)
+            yield
+
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        others = [pool.submit(list, work()) for _ in range(min(threads, len(jobs)) - 1)]
+        try:
+            for _ in work():  # this thread too: it is the one that hears Ctrl-C
+                if progress is not None:
+                    progress(min(job.done for job in jobs))
+            for other in others:
+                other.result()
+        finally:
+            stop.set()
+    if progress is not None and jobs:
+        progress(min(job.done for job in jobs))
+
+
+def _check(decoder, latent, uniforms, temperature, backend, dtype) -> None:
+    channels = decoder.layers[0].condition.in_features
+    if latent.ndim != 3 or latent.shape[1] != channels:
+        raise GenerationError(f"latent has shape {tuple(latent.shape)}; wanted (B, {channels}, F)")
+    samples = (latent.shape[0], latent.shape[2] * decoder.pool)
+    if uniforms is not None and tuple(uniforms.shape) != samples:
+        raise GenerationError(f"uniforms have shape {tuple(uniforms.shape)}; wanted {samples}")
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise GenerationError(f"temperature {temperature} must be 0 or more")
+    if backend not in BACKENDS:
+        raise GenerationError(f"unknown backend {backend!r}; choose auto, {', '.join(BACKENDS)}")
+    if dtype not in DTYPES or (backend == "reference" and dtype != torch.float32):
+        raise GenerationError(f"the {backend} backend does not compute in {dtype}")

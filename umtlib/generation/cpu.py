@@ -1,0 +1,124 @@
+"""The compiled generator: hands weights, latents and uniforms to `kernel.cpp`.
+
+Memory per stream: one ring of ``dilation`` activations per layer, so about ``receptive field *
+channels`` numbers: 2.1 MB for the paper's decoder in float32, half in bfloat16.
+"""
+
+import ctypes
+import weakref
+from ctypes import POINTER, Structure, c_float, c_int32, c_size_t, c_void_p
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from umtlib.decoder import Decoder
+from umtlib.errors import GenerationError
+from umtlib.generation import build
+from umtlib.generation.sampling import State
+from umtlib.generation.weights import Weights, gather
+
+
+class _Source(Structure):  # `Source` in kernel.cpp
+    _fields_ = (
+        [(item.name, c_void_p) for item in fields(Weights)]
+        + [("dilations", c_void_p)]
+        + [(name, c_int32) for name in ("kernel", "layers", "channels", "skip", "latent")]
+    )
+
+
+class _Call(Structure):  # `Call` in kernel.cpp
+    _fields_ = (
+        [(name, c_void_p) for name in ("states", "latent", "uniforms", "forced", "codes", "logits")]
+        + [(name, c_int32) for name in ("streams", "frames", "pool", "threads")]
+        + [("temperature", c_float)]
+    )
+
+
+def _library() -> ctypes.CDLL:
+    library = build.load()
+    library.umt_pack.argtypes = [POINTER(_Source), ctypes.c_int]
+    library.umt_pack.restype = c_void_p
+    library.umt_free.argtypes = library.umt_state_words.argtypes = [c_void_p]
+    library.umt_free.restype = None
+    library.umt_state_words.restype = c_size_t
+    library.umt_generate.argtypes = [c_void_p, POINTER(_Call)]
+    return library
+
+
+class Network:
+    """A decoder's weights, cut to the kernel's panels. Freed with the object."""
+
+    def __init__(self, decoder: Decoder, dtype: torch.dtype):
+        self.library = _library()
+        weights, config = gather(decoder), decoder.config
+        dilations = torch.tensor([layer.dilation for layer in decoder.layers], dtype=torch.int32)
+        source = _Source(
+            *(getattr(weights, item.name).data_ptr() for item in fields(Weights)),
+            dilations.data_ptr(),
+            config.input_kernel,
+            len(decoder.layers),
+            config.channels,
+            config.skip_channels,
+            weights.condition.shape[1],
+        )
+        self.pointer = self.library.umt_pack(source, dtype == torch.bfloat16)
+        if not self.pointer:
+            raise GenerationError("not enough memory for the decoder's weights")
+        weakref.finalize(self, self.library.umt_free, self.pointer)
+        self.state_words = self.library.umt_state_words(self.pointer)
+
+
+@dataclass
+class Memory:
+    """The packed weights, and what the next sample depends on."""
+
+    network: Network
+    rings: Tensor  # int32, (B, state_words); zeros before the first sample
+
+
+def run(
+    decoder: Decoder,
+    latent: Tensor,
+    uniforms: Tensor,
+    *,
+    temperature: float,
+    state: State,
+    dtype: torch.dtype = torch.float32,
+    threads: int = 1,
+    forced: Tensor | None = None,
+    logits: Tensor | None = None,
+) -> Tensor:
+    """Generate: the arguments of `reference.run`, and two more.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+        float32, or bfloat16: weights and activations rounded to 8 bits of mantissa where they
+        enter a product, sums in float32.
+    threads : int
+        Streams are shared out; if there are at most half as many, two threads share one.
+
+    Returns
+    -------
+    Tensor
+        The chosen codes, uint8, shape (B, T).
+    """
+    if state.memory is None:
+        network = Network(decoder, dtype)
+        rings = torch.zeros(len(latent), network.state_words, dtype=torch.int32)
+        state.memory = Memory(network, rings)
+    network = state.memory.network
+    frames = latent.transpose(1, 2).to("cpu", torch.float32).contiguous()  # (B, F, L)
+    uniforms = uniforms.to("cpu", torch.float32).contiguous()
+    forced = None if forced is None else forced.to("cpu", torch.uint8).contiguous()
+    codes = torch.empty(uniforms.shape, dtype=torch.uint8)
+    arrays = (state.memory.rings, frames, uniforms, forced, codes, logits)
+    call = _Call(
+        *(None if array is None else array.data_ptr() for array in arrays),
+        *(len(codes), frames.shape[1], decoder.pool, threads),
+        temperature,
+    )
+    if network.library.umt_generate(network.pointer, call):
+        raise GenerationError("the kernel ran out of memory or threads")
+    return codes

@@ -1,0 +1,767 @@
+// The decoder, one sample after another, on the processor's vector units.
+//
+// Read `reference.py` first: it is the same loop in PyTorch. What follows makes it fast by reading
+// every weight once per sample, in order, and by never leaving this file within a sample.
+//
+// Weights. A product y = W x is cut into panels of PANEL rows. A panel lies in memory as it is read:
+//
+//     for each step i over the inputs:   PANEL words, one per row
+//
+// A word has 32 bits: one float (float32: one input per step), or two bfloat16 (two inputs per
+// step). PANEL sums stay in registers while the panel streams by; x[i] is broadcast to all lanes.
+// Several streams (columns) share each loaded weight. A column's sums are always taken in the same
+// order, so a stream does not depend on its company.
+//
+// Parts. The gated channels are cut into two halves, and so are the channels of the head's hidden
+// layer. Whoever owns a part computes its rows of the dilated convolution, its gates, and then its
+// *columns* of the residual and skip products. So two threads can share one stream and meet only
+// once per layer, to add their two halves of the residual; the skip sums wait for the end. One
+// thread alone owns both parts and adds the same halves: the same numbers, to the last bit.
+//
+// Time. Layer l needs W_prev x[t - d] + W_cur x[t]. The first product is known d samples early, so
+// for few streams it is taken for up to 8 samples at once: one eighth of the weight traffic. The past
+// x of a layer lie in a ring of d rows; slot t mod d holds x[t - d] until x[t] replaces it.
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <thread>
+#include <vector>
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+// ---------------------------------------------------------------------------------- vectors
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, COLUMNS = 6;  // lanes of a vector; streams in registers at once
+#elif defined(__AVX__)
+constexpr int LANES = 8, COLUMNS = 2;
+#elif defined(__aarch64__)
+constexpr int LANES = 4, COLUMNS = 5;
+#else
+constexpr int LANES = 4, COLUMNS = 2;
+#endif
+constexpr int PANEL = 4 * LANES;
+
+using Word = uint32_t;  // one float32, or two bfloat16: the first input in the low half
+typedef float Floats __attribute__((vector_size(4 * LANES), may_alias));
+typedef Word Words __attribute__((vector_size(4 * LANES), may_alias));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES), may_alias));
+
+// All own memory is aligned to 64 bytes, and rows are padded to whole panels.
+inline Floats load(const float* p) { return *reinterpret_cast<const Floats*>(p); }
+inline void store(float* p, Floats v) { *reinterpret_cast<Floats*>(p) = v; }
+inline Floats same(float value) { return Floats{} + value; }
+inline Floats largest(Floats a, Floats b) { return a > b ? a : b; }
+inline Floats smallest(Floats a, Floats b) { return a < b ? a : b; }
+
+// e^x within 2 units in the last place, |x| clipped to 80: x = n ln 2 + r, Taylor series in r.
+inline Floats exponential(Floats x) {
+  x = largest(smallest(x, same(80.f)), same(-80.f));
+  const float shift = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
+  Floats shifted = x * 1.44269504f + shift;
+  Floats n = shifted - shift;
+  Floats r = x - n * 0.693359375f + n * 2.12194440e-4f;  // ln 2 in two pieces
+  Floats sum = r * (1 / 5040.f) + 1 / 720.f;
+  sum = sum * r + 1 / 120.f;
+  sum = sum * r + 1 / 24.f;
+  sum = sum * r + 1 / 6.f;
+  sum = sum * r + 0.5f;
+  sum = sum * r + 1.f;
+  sum = sum * r + 1.f;
+  return (Floats)((Words)sum + ((Words)shifted << 23));  // times 2^n
+}
+
+// sigmoid(a) tanh(b), with one division.
+inline Floats gate(Floats a, Floats b) {
+  Floats p = exponential(smallest(-a, same(40.f)));
+  Floats q = exponential(smallest(-2.f * b, same(40.f)));  // so that the product stays finite
+  return (1.f - q) / ((1.f + p) * (1.f + q));
+}
+
+// ---------------------------------------------------------------------------- number formats
+
+struct Float32 {
+  static constexpr int PER_WORD = 1;
+  static Word pack(const float* pair) {
+    Word word;
+    std::memcpy(&word, pair, 4);
+    return word;
+  }
+  static void put(Word* out, Floats values) { store(reinterpret_cast<float*>(out), values); }
+  static Floats add(Floats sum, Words w, Word x) {
+    return sum + (Floats)w * (Floats)(Words{} + x);
+  }
+};
+
+// Weights and the inputs of every product rounded to bfloat16, sums and residuals in float32.
+struct Bfloat16 {
+  static constexpr int PER_WORD = 2;
+  static Words round(Words bits) { return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16; }
+  static Word pack(const float* pair) {
+    Word words[2];
+    std::memcpy(words, pair, 8);
+    for (Word& word : words) word = (word + 0x7fffu + ((word >> 16) & 1u)) >> 16;
+    return words[0] | words[1] << 16;
+  }
+  static void put(Word* out, Floats values) {
+    Halves halves = __builtin_convertvector(round((Words)values), Halves);
+    std::memcpy(out, &halves, sizeof halves);
+  }
+  static Floats add(Floats sum, Words w, Word x) {
+#if defined(__AVX512BF16__)
+    return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)(Words{} + x));
+#else
+    sum += (Floats)(w << 16) * (Floats)(Words{} + (x << 16));  // a bfloat16 is half a float32
+    return sum + (Floats)(w & 0xffff0000u) * (Floats)(Words{} + (x & 0xffff0000u));
+#endif
+  }
+};
+
+// ----------------------------------------------------------------------------------- products
+
+inline int round_up(int value, int unit) { return (value + unit - 1) / unit * unit; }
+
+template <class Number>
+int words(int values) {
+  return (values + Number::PER_WORD - 1) / Number::PER_WORD;
+}
+
+struct Matrix {
+  const Word* panels;
+  int steps;
+};
+
+// Vectors at constant distance from each other, one per column.
+template <class T>
+struct Columns {
+  T* first;
+  ptrdiff_t step;
+  T* operator[](int n) const { return first + n * step; }
+};
+
+// y[n] = start[n] + W x[n] for N columns and V vectors of rows (V > 4: a second panel).
+template <class Number, int N, int V>
+inline void tile(const Word* weights, int steps, Columns<const Word> x,
+                 Columns<const float> start, Columns<float> y) {
+  Floats sum[N][V];
+  for (int n = 0; n < N; ++n)
+    for (int v = 0; v < V; ++v)
+      sum[n][v] = start.first ? load(start[n] + v * LANES) : Floats{};
+  const ptrdiff_t panel = ptrdiff_t(steps) * PANEL;
+  for (int i = 0; i < steps; ++i) {
+    Words w[V];
+    for (int v = 0; v < V; ++v)
+      w[v] = *reinterpret_cast<const Words*>(weights + v / 4 * panel + i * PANEL + v % 4 * LANES);
+    for (int n = 0; n < N; ++n) {
+      const Word value = x[n][i];
+      for (int v = 0; v < V; ++v) sum[n][v] = Number::add(sum[n][v], w[v], value);
+    }
+  }
+  for (int n = 0; n < N; ++n)
+    for (int v = 0; v < V; ++v) store(y[n] + v * LANES, sum[n][v]);
+}
+
+template <class Number, int N>
+void tiles(int n, const Word* weights, int steps, Columns<const Word> x,
+           Columns<const float> start, Columns<float> y) {
+  if (n == N) return tile<Number, N, 4>(weights, steps, x, start, y);
+  if constexpr (N > 1) tiles<Number, N - 1>(n, weights, steps, x, start, y);
+}
+
+// y[n] = start[n] + W x[n], rows [first, last) in panels; without `start` from zero.
+template <class Number>
+void product(const Matrix& matrix, int first, int last, int columns, Columns<const Word> x,
+             Columns<const float> start, Columns<float> y) {
+  const ptrdiff_t size = ptrdiff_t(matrix.steps) * PANEL;
+  const int rounds = (columns + COLUMNS - 1) / COLUMNS;
+  for (int panel = first; panel < last; ++panel) {
+    const Word* weights = matrix.panels + panel * size;
+    const ptrdiff_t row = ptrdiff_t(panel - first) * PANEL;
+    const Columns<float> rows{y.first + row, y.step};
+    const Columns<const float> from{start.first ? start.first + row : nullptr, start.step};
+    if (columns == 1 && panel + 1 < last) {  // one column alone: two panels keep the pipes full
+      tile<Number, 1, 8>(weights, matrix.steps, x, from, rows);
+      ++panel;
+      continue;
+    }
+    for (int round = 0; round < rounds; ++round) {
+      const int n = columns * round / rounds, until = columns * (round + 1) / rounds;
+      tiles<Number, COLUMNS>(until - n, weights, matrix.steps, {x[n], x.step},
+                             {start.first ? from[n] : nullptr, start.step}, {rows[n], rows.step});
+    }
+  }
+}
+
+// ------------------------------------------------------------------------- the packed decoder
+
+constexpr int CODES = 256, PARTS = 2, AHEAD = 8;
+
+// The decoder as `weights.py` hands it over: row-major float32 matrices (outputs, inputs).
+struct Source {
+  const float* table;           // (kernel, 257, C + S): row 0 before the first sample, row 1 + code
+  const float* condition;       // (layers * 2C + S, latent), the head's rows last
+  const float* condition_bias;  // (layers * 2C + S)
+  const float* previous;        // (layers, 2C, C): gates first, then values
+  const float* current;         // (layers, 2C, C)
+  const float* out;             // (layers, C + S, C): residual first, then skip
+  const float* residual_bias;   // (layers, C)
+  const float* head;            // (S, S)
+  const float* logits;          // (256, S)
+  const float* logits_bias;     // (256)
+  const int32_t* dilations;     // (layers)
+  int32_t kernel, layers, channels, skip, latent;
+};
+
+// A call's arguments; T = frames * pool.
+struct Call {
+  Word* states;           // (streams, state_words); zeros before the first sample
+  const float* latent;    // (streams, frames, latent)
+  const float* uniforms;  // (streams, T), in [0, 1)
+  const uint8_t* forced;  // null, or (streams, T): codes that replace the chosen ones in the past
+  uint8_t* codes;         // (streams, T), written
+  float* logits;          // null, or (streams, T, 256), written
+  int32_t streams, frames, pool, threads;
+  float temperature;
+};
+
+struct Free {
+  void operator()(void* memory) const { std::free(memory); }
+};
+template <class T>
+using Owned = std::unique_ptr<T[], Free>;
+
+// Zeroed memory, aligned for the vectors.
+template <class T>
+Owned<T> allocate(size_t count) {
+  const size_t bytes = (count * sizeof(T) + 127) / 64 * 64;
+  void* memory = std::aligned_alloc(64, bytes);
+  if (!memory) throw std::bad_alloc();
+  std::memset(memory, 0, bytes);
+  return Owned<T>(static_cast<T*>(memory));
+}
+
+// Sizes of both parts together are in units of a part times PARTS. "Padded": to vectors or panels.
+struct Sizes {
+  int kernel, layers, channels, skip, latent;
+  int gates;     // gated channels of a part, padded
+  int hidden;    // rows of a part's dilated convolution, padded: gates, then values
+  int head;      // rows of a part's hidden layer in the head, padded
+  int residual;  // channels, padded
+  int skips;     // skip channels, padded
+};
+
+struct Layer {
+  Matrix condition, previous, current;    // rows of both parts, one part after the other
+  Matrix residual[PARTS], skip[PARTS];    // the columns of one part
+  const float *condition_bias, *bias;     // bias of the residual
+  int dilation;
+  size_t ring;  // where this layer's ring begins in a stream's state, in words
+};
+
+// Cuts matrices into panels, one behind the other, in the order in which a sample needs them. The
+// first of two runs only counts, so that the second one has all its memory in one piece.
+struct Packer {
+  Word* memory = nullptr;
+  size_t used = 0;
+
+  // Rows of `source`, by number (-1: zeros), and columns [first, last).
+  template <class Number>
+  Matrix matrix(const float* source, int pitch, const std::vector<int>& rows, int first, int last) {
+    const int steps = words<Number>(last - first);
+    Word* to = memory + used;
+    used += rows.size() * steps;
+    for (size_t r = 0; memory && r < rows.size(); ++r)
+      for (int i = 0; rows[r] >= 0 && i < steps; ++i) {
+        float pair[2] = {0, 0};
+        for (int k = 0, c = first + i * Number::PER_WORD; k < Number::PER_WORD && c < last; ++k, ++c)
+          pair[k] = source[size_t(rows[r]) * pitch + c];
+        to[(r / PANEL * steps + i) * PANEL + r % PANEL] = Number::pack(pair);
+      }
+    return {to, steps};
+  }
+
+  const float* vector(const float* source, const std::vector<int>& rows) {
+    return reinterpret_cast<const float*>(matrix<Float32>(source, 1, rows, 0, 1).panels);
+  }
+};
+
+struct Network {
+  Sizes sizes;
+  std::vector<Layer> layers;
+  Matrix head_condition, head, logits[PARTS];
+  const float *head_condition_bias, *logits_bias;
+  std::vector<const float*> table;  // (kernel * 257) rows: residual, then skips
+  size_t state_words;
+  bool bfloat16;
+  Owned<Word> memory;
+};
+
+// The numbers first .. last - 1, then -1 up to the next multiple of `unit`.
+std::vector<int> padded(int first, int last, int unit) {
+  std::vector<int> rows(round_up(last - first, unit), -1);
+  for (int i = first; i < last; ++i) rows[i - first] = i;
+  return rows;
+}
+
+void append(std::vector<int>& rows, const std::vector<int>& more) {
+  rows.insert(rows.end(), more.begin(), more.end());
+}
+
+// First channel of a part; of part PARTS: the number of channels.
+int begin_of(int part, int channels) { return part == 0 ? 0 : part == 1 ? (channels + 1) / 2 : channels; }
+
+// Rows of the dilated convolution: for each part its gates, then its values.
+std::vector<int> hidden_rows(const Sizes& z) {
+  std::vector<int> all;
+  for (int part = 0; part < PARTS; ++part) {
+    const int first = begin_of(part, z.channels), last = begin_of(part + 1, z.channels);
+    std::vector<int> rows(z.hidden, -1);
+    for (int c = first; c < last; ++c) {
+      rows[c - first] = c;
+      rows[z.gates + c - first] = z.channels + c;
+    }
+    append(all, rows);
+  }
+  return all;
+}
+
+std::vector<int> head_rows(const Sizes& z) {
+  std::vector<int> all;
+  for (int part = 0; part < PARTS; ++part) {
+    std::vector<int> rows = padded(begin_of(part, z.skip), begin_of(part + 1, z.skip), PANEL);
+    rows.resize(z.head, -1);
+    append(all, rows);
+  }
+  return all;
+}
+
+Sizes sizes_of(const Source& s) {
+  Sizes z{s.kernel, s.layers, s.channels, s.skip, s.latent, 0, 0, 0, 0, 0};
+  z.gates = round_up((z.channels + 1) / 2, LANES);
+  z.hidden = round_up(2 * z.gates, PANEL);
+  z.head = round_up((z.skip + 1) / 2, PANEL);
+  z.residual = round_up(z.channels, PANEL);
+  z.skips = round_up(z.skip, PANEL);
+  return z;
+}
+
+template <class Number>
+Layer pack_layer(Packer& packer, const Source& s, const Sizes& z, int l) {
+  const int C = z.channels, S = z.skip;
+  const std::vector<int> hidden = hidden_rows(z);
+  const size_t taps = size_t(l) * 2 * C;
+  Layer layer{};
+  layer.dilation = s.dilations[l];
+  layer.previous = packer.matrix<Number>(s.previous + taps * C, C, hidden, 0, C);
+  layer.current = packer.matrix<Number>(s.current + taps * C, C, hidden, 0, C);
+  const float* out = s.out + size_t(l) * (C + S) * C;
+  for (int part = 0; part < PARTS; ++part) {
+    const int first = begin_of(part, C), last = begin_of(part + 1, C);
+    layer.residual[part] = packer.matrix<Number>(out, C, padded(0, C, PANEL), first, last);
+  }
+  for (int part = 0; part < PARTS; ++part) {
+    const int first = begin_of(part, C), last = begin_of(part + 1, C);
+    layer.skip[part] = packer.matrix<Number>(out, C, padded(C, C + S, PANEL), first, last);
+  }
+  layer.bias = packer.vector(s.residual_bias + size_t(l) * C, padded(0, C, PANEL));
+  return layer;
+}
+
+template <class Number>
+void pack_all(Packer& packer, const Source& s, Network& net) {
+  const Sizes& z = net.sizes;
+  const int width = z.channels + z.skip;
+  net.layers.clear();
+  net.table.clear();
+  net.state_words = 16 + round_up(z.kernel, 16);  // the position and the last codes come first
+  for (int l = 0; l < z.layers; ++l) {
+    net.layers.push_back(pack_layer<Number>(packer, s, z, l));
+    net.layers.back().ring = net.state_words;
+    net.state_words += size_t(s.dilations[l]) * words<Number>(z.channels);
+  }
+  const std::vector<int> hidden = hidden_rows(z);
+  for (int l = 0; l < z.layers; ++l) {
+    Layer& layer = net.layers[l];
+    const size_t taps = size_t(l) * 2 * z.channels;
+    layer.condition = packer.matrix<Float32>(s.condition + taps * z.latent, z.latent, hidden, 0, z.latent);
+    layer.condition_bias = packer.vector(s.condition_bias + taps, hidden);
+  }
+  const size_t last = size_t(z.layers) * 2 * z.channels;
+  const std::vector<int> rows = head_rows(z), all = padded(0, CODES, PANEL);
+  net.head_condition =
+      packer.matrix<Float32>(s.condition + last * z.latent, z.latent, rows, 0, z.latent);
+  net.head_condition_bias = packer.vector(s.condition_bias + last, rows);
+  net.head = packer.matrix<Number>(s.head, z.skip, rows, 0, z.skip);
+  for (int part = 0; part < PARTS; ++part)
+    net.logits[part] = packer.matrix<Number>(s.logits, z.skip, all, begin_of(part, z.skip),
+                                             begin_of(part + 1, z.skip));
+  net.logits_bias = packer.vector(s.logits_bias, all);
+  std::vector<int> entry = padded(0, z.channels, PANEL);
+  append(entry, padded(z.channels, width, PANEL));
+  for (int row = 0; row < z.kernel * (CODES + 1); ++row)
+    net.table.push_back(packer.vector(s.table + size_t(row) * width, entry));
+}
+
+template <class Number>
+void pack(const Source& source, Network& net) {
+  net.sizes = sizes_of(source);
+  Packer counting;
+  pack_all<Number>(counting, source, net);
+  net.memory = allocate<Word>(counting.used);
+  Packer packer{net.memory.get()};
+  pack_all<Number>(packer, source, net);
+}
+
+// ------------------------------------------------------------------------------- the threads
+
+// What the one or two threads that make the same streams share. A thread writes the sums of its
+// parts, arrives, and waits for the other one before it adds them.
+struct Team {
+  int members;
+  struct alignas(64) Counter {
+    std::atomic<int64_t> value{0};
+  } arrived[PARTS];
+  Owned<float> residual[2][PARTS];  // two sets: a layer's sums are read while the next one's appear
+  Owned<float> skips[PARTS], scores[PARTS];
+
+  Team(const Sizes& z, int streams, int threads) : members(threads) {
+    for (int part = 0; part < PARTS; ++part) {
+      for (auto& set : residual) set[part] = allocate<float>(size_t(streams) * z.residual);
+      skips[part] = allocate<float>(size_t(streams) * z.skips);
+      scores[part] = allocate<float>(size_t(streams) * CODES);
+    }
+  }
+
+  void arrive(int member, int64_t meeting) {
+    if (members > 1) arrived[member].value.store(meeting, std::memory_order_release);
+  }
+
+  // Spins, as the other one is a microsecond away at most; but if its core is taken, gives way.
+  void wait(int member, int64_t meeting) {
+    if (members == 1) return;
+    const std::atomic<int64_t>& other = arrived[1 - member].value;
+    for (int spins = 0; other.load(std::memory_order_acquire) < meeting; ++spins)
+      if (spins > 1000) std::this_thread::yield();
+#if defined(__x86_64__)
+      else __builtin_ia32_pause();
+#endif
+  }
+};
+
+// ------------------------------------------------------------------------- the sample loop
+
+// One thread's view of a group of streams that advance together.
+template <class Number>
+class Worker {
+ public:
+  Worker(const Network& net, const Call& call, Team& team, int first_stream, int streams, int member)
+      : net(net), z(net.sizes), call(call), team(team), first_stream(first_stream), N(streams),
+        member(member), first(team.members == 1 ? 0 : member),
+        last(team.members == 1 ? PARTS : member + 1),
+        ahead(N == 1 ? AHEAD : N == 2 ? AHEAD / 2 : 1), samples(int64_t(call.frames) * call.pool) {
+    base = allocate<float>(size_t(N) * conditions());
+    early = allocate<float>(size_t(z.layers) * N * ahead * rows());
+    hidden = allocate<float>(size_t(N) * std::max(rows(), PARTS * z.head));
+    x = allocate<float>(size_t(N) * z.residual);
+    input = allocate<Word>(size_t(N) * z.residual);
+    gated = allocate<Word>(size_t(PARTS) * N * std::max(z.gates, z.head));
+    summed = allocate<Word>(size_t(N) * z.skips);
+    past = allocate<int32_t>(size_t(N) * z.kernel);
+    frame = allocate<Word>(z.latent);
+    std::memcpy(&start, state(0), sizeof start);
+    for (int n = 0; n < N; ++n) std::memcpy(&past[n * z.kernel], state(n) + 16, 4 * z.kernel);
+  }
+
+  void run() {
+    for (int64_t t = 0; t < samples; ++t) {
+      if (t % call.pool == 0) condition(t / call.pool);
+      embed();
+      for (int l = 0; l < z.layers; ++l) layer(l, t);
+      head();
+      for (int n = 0; n < N; ++n) choose(n, t);
+    }
+    if (member != 0) return;
+    const int64_t position = start + samples;
+    for (int n = 0; n < N; ++n) {
+      std::memcpy(state(n), &position, sizeof position);
+      std::memcpy(state(n) + 16, &past[n * z.kernel], 4 * z.kernel);
+    }
+  }
+
+ private:
+  const Network& net;
+  const Sizes& z;
+  const Call& call;
+  Team& team;
+  const int first_stream, N, member, first, last;  // parts [first, last) are ours
+  const int ahead;        // samples for which a dilated tap is taken at once
+  const int64_t samples;
+  int64_t start = 0, meeting = 0;  // position of the first sample; count of meetings
+  Owned<float> base, early, hidden, x;
+  Owned<Word> input, gated, summed, frame;
+  Owned<int32_t> past;
+
+  int rows() const { return PARTS * z.hidden; }
+  int conditions() const { return z.layers * rows() + PARTS * z.head; }
+  Word* state(int n) const { return call.states + (first_stream + n) * net.state_words; }
+  Columns<float> all(Owned<float>& memory, int step) const { return {memory.get(), step}; }
+
+  // What the latent frame adds to every layer, and to the head.
+  void condition(int64_t f) {
+    for (int n = 0; n < N; ++n) {
+      const float* latent = call.latent + ((first_stream + n) * call.frames + f) * z.latent;
+      std::memcpy(frame.get(), latent, 4 * z.latent);
+      float* to = base.get() + size_t(n) * conditions();
+      for (const Layer& layer : net.layers) {
+        project(layer.condition, layer.condition_bias, z.hidden, to);
+        to += rows();
+      }
+      project(net.head_condition, net.head_condition_bias, z.head, to);
+    }
+  }
+
+  void project(const Matrix& matrix, const float* bias, int part, float* to) {
+    product<Float32>(matrix, first * part / PANEL, last * part / PANEL, 1, {frame.get(), 0},
+                     {bias + first * part, 0}, {to + first * part, 0});
+  }
+
+  // The last codes through the first layer, and through its skip: two tables.
+  void embed() {
+    for (int n = 0; n < N; ++n) {
+      float* to = x.get() + n * z.residual;
+      float* skips = team.skips[0].get() + n * z.skips;
+      for (int k = 0; k < z.kernel; ++k) {
+        const float* row = net.table[k * (CODES + 1) + past[n * z.kernel + k]];
+        for (int c = 0; c < z.residual; c += LANES)
+          store(to + c, k ? load(to + c) + load(row + c) : load(row + c));
+        for (int c = 0; first == 0 && c < z.skips; c += LANES)
+          store(skips + c, k ? load(skips + c) + load(row + z.residual + c)
+                             : load(row + z.residual + c));
+      }
+    }
+    if (last == PARTS) std::memset(team.skips[1].get(), 0, sizeof(float) * N * z.skips);
+  }
+
+  void layer(int l, int64_t t) {
+    const Layer& layer = net.layers[l];
+    const int width = words<Number>(z.channels);
+    for (int n = 0; n < N; ++n)
+      for (int c = 0; c < z.residual; c += LANES)
+        Number::put(&input[(n * z.residual + c) / Number::PER_WORD], load(&x[n * z.residual + c]));
+    const Columns<const Word> now{input.get(), z.residual / Number::PER_WORD};
+
+    const int block = std::min(layer.dilation, ahead);
+    const int64_t position = start + t;
+    const int k = position % block;
+    if (k == 0 || t == 0) look_ahead(l, position - k, k, block);
+    float* from = early.get() + (size_t(l) * N * ahead + k) * rows();
+    product<Number>(layer.current, first * z.hidden / PANEL, last * z.hidden / PANEL, N, now,
+                    {from + first * z.hidden, ahead * rows()},
+                    {hidden.get() + first * z.hidden, rows()});
+    gate_all(l);
+
+    const bool over = l + 1 == z.layers;  // nobody needs the last layer's residual
+    for (int part = first; part < last && !over; ++part)
+      product<Number>(layer.residual[part], 0, z.residual / PANEL, N, gates(part, z.gates),
+                      {part ? nullptr : x.get(), z.residual}, all(team.residual[l & 1][part], z.residual));
+    if (!over) team.arrive(member, ++meeting);
+    for (int part = first; part < last; ++part) {
+      const Columns<float> skips = all(team.skips[part], z.skips);
+      product<Number>(layer.skip[part], 0, z.skips / PANEL, N, gates(part, z.gates),
+                      {skips.first, skips.step}, skips);
+    }
+    if (over) team.arrive(member, ++meeting);
+    team.wait(member, meeting);
+    // Only now has everybody read the row that this replaces.
+    for (int n = 0; n < N && member == 0; ++n)
+      std::memcpy(state(n) + layer.ring + position % layer.dilation * width, now[n], 4 * width);
+    const float *one = team.residual[l & 1][0].get(), *two = team.residual[l & 1][1].get();
+    for (int n = 0; n < N && !over; ++n)
+      for (int c = 0; c < z.residual; c += LANES) {
+        const int i = n * z.residual + c;
+        store(&x[i], load(one + i) + load(two + i) + load(layer.bias + c));
+      }
+  }
+
+  // W_prev x[t - d] for the samples position + k .. position + block - 1.
+  void look_ahead(int l, int64_t position, int k, int block) {
+    const Layer& layer = net.layers[l];
+    const int width = words<Number>(z.channels);
+    const size_t slot = layer.ring + (position % layer.dilation + k) * width;
+    const int from = first * z.hidden, panel = from / PANEL, until = last * z.hidden / PANEL;
+    float* to = early.get() + (size_t(l) * N * ahead + k) * rows() + from;
+    if (ahead == 1)
+      return product<Number>(layer.previous, panel, until, N,
+                             {state(0) + slot, ptrdiff_t(net.state_words)}, {nullptr, 0}, {to, rows()});
+    for (int n = 0; n < N; ++n)
+      product<Number>(layer.previous, panel, until, block - k, {state(n) + slot, width},
+                      {nullptr, 0}, {to + size_t(n) * ahead * rows(), rows()});
+  }
+
+  Columns<const Word> gates(int part, int width) const {
+    return {gated.get() + size_t(part) * N * std::max(z.gates, z.head), width / Number::PER_WORD};
+  }
+
+  void gate_all(int l) {
+    for (int part = first; part < last; ++part)
+      for (int n = 0; n < N; ++n) {
+        const float* h = hidden.get() + n * rows() + part * z.hidden;
+        const float* b = base.get() + size_t(n) * conditions() + l * rows() + part * z.hidden;
+        Word* to = const_cast<Word*>(gates(part, z.gates)[n]);
+        for (int g = 0; g < z.gates; g += LANES)
+          Number::put(to + g / Number::PER_WORD, gate(load(h + g) + load(b + g),
+                                                      load(h + z.gates + g) + load(b + z.gates + g)));
+      }
+  }
+
+  // ReLU, hidden layer, ReLU, logits: each part its own hidden channels and their columns.
+  void head() {
+    const Floats zero{};
+    const float *one = team.skips[0].get(), *two = team.skips[1].get();
+    for (int i = 0; i < N * z.skips; i += LANES)
+      Number::put(&summed[i / Number::PER_WORD], largest(load(one + i) + load(two + i), zero));
+    const int width = PARTS * z.head;
+    product<Number>(net.head, first * z.head / PANEL, last * z.head / PANEL, N,
+                    {summed.get(), z.skips / Number::PER_WORD},
+                    {base.get() + z.layers * rows() + first * z.head, conditions()},
+                    {hidden.get() + first * z.head, width});
+    for (int part = first; part < last; ++part) {
+      for (int n = 0; n < N; ++n) {
+        Word* to = const_cast<Word*>(gates(part, z.head)[n]);
+        for (int c = 0; c < z.head; c += LANES)
+          Number::put(to + c / Number::PER_WORD,
+                      largest(load(&hidden[n * width + part * z.head + c]), zero));
+      }
+      product<Number>(net.logits[part], 0, CODES / PANEL, N, gates(part, z.head),
+                      {part ? nullptr : net.logits_bias, 0}, all(team.scores[part], CODES));
+    }
+    team.arrive(member, ++meeting);
+    team.wait(member, meeting);
+  }
+
+  // The smallest code whose cumulative probability exceeds u. Every member does it: nothing to tell.
+  void choose(int n, int64_t t) {
+    alignas(64) float scores[CODES];
+    const float *one = team.scores[0].get() + n * CODES, *two = team.scores[1].get() + n * CODES;
+    for (int c = 0; c < CODES; c += LANES) store(scores + c, load(one + c) + load(two + c));
+    const int64_t i = (first_stream + n) * samples + t;
+    const int code = call.temperature > 0 ? sample(scores, call.temperature, call.uniforms[i])
+                                          : std::max_element(scores, scores + CODES) - scores;
+    if (member == 0) {
+      call.codes[i] = code;
+      if (call.logits) std::memcpy(call.logits + i * CODES, scores, sizeof scores);
+    }
+    int32_t* codes = &past[n * z.kernel];
+    for (int k = 0; k + 1 < z.kernel; ++k) codes[k] = codes[k + 1];
+    codes[z.kernel - 1] = 1 + (call.forced ? call.forced[i] : code);
+  }
+
+  // Sums in double precision: of 16 codes each first, then within the one that holds the step.
+  static int sample(const float* scores, float temperature, float uniform) {
+    alignas(64) float weights[CODES];
+    Floats top = load(scores);
+    for (int c = LANES; c < CODES; c += LANES) top = largest(top, load(scores + c));
+    float most = top[0];
+    for (int i = 1; i < LANES; ++i) most = std::max(most, top[i]);
+    for (int c = 0; c < CODES; c += LANES)
+      store(weights + c, exponential((load(scores + c) - most) / temperature));
+    double blocks[16], total = 0;
+    for (int b = 0; b < 16; ++b) {
+      double sums[8];
+      for (int i = 0; i < 8; ++i) sums[i] = double(weights[16 * b + i]) + weights[16 * b + i + 8];
+      for (int half = 4; half; half /= 2)
+        for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
+      total += blocks[b] = sums[0];
+    }
+    double left = uniform * total;
+    int block = 0;
+    while (block < 15 && blocks[block] <= left) left -= blocks[block++];
+    int code = 16 * block;
+    while (code < 16 * block + 15 && weights[code] <= left) left -= weights[code++];
+    return code;
+  }
+};
+
+// One or two threads make the streams [first, last), at most GROUP at a time.
+template <class Number>
+void make(const Network& net, const Call& call, int first, int last, int members) {
+  constexpr int GROUP = 24;
+  const int groups = (last - first + GROUP - 1) / GROUP;
+  for (int g = 0; g < groups; ++g) {
+    const int from = first + (last - first) * g / groups;
+    const int count = first + (last - first) * (g + 1) / groups - from;
+    Team team(net.sizes, count, members);
+    Worker<Number> worker(net, call, team, from, count, 0);
+    if (members == 1) {
+      worker.run();
+      continue;
+    }
+    Worker<Number> other(net, call, team, from, count, 1);
+    std::thread thread([&] { other.run(); });
+    worker.run();
+    thread.join();
+  }
+}
+
+template <class Number>
+void generate(const Network& net, const Call& call) {
+  const int teams = std::max(1, std::min(call.threads, call.streams));
+  const int members = 2 * call.streams <= call.threads ? 2 : 1;
+  std::vector<std::thread> threads;
+  for (int i = 1; i < teams; ++i)
+    threads.emplace_back([&, i] {
+      make<Number>(net, call, call.streams * i / teams, call.streams * (i + 1) / teams, members);
+    });
+  make<Number>(net, call, 0, call.streams / teams, members);
+  for (std::thread& thread : threads) thread.join();
+}
+
+}  // namespace
+
+// ------------------------------------------------------------------------- what Python calls
+
+extern "C" {
+
+void* umt_pack(const Source* source, int bfloat16) try {
+  auto net = std::make_unique<Network>();
+  net->bfloat16 = bfloat16;
+  bfloat16 ? pack<Bfloat16>(*source, *net) : pack<Float32>(*source, *net);
+  return net.release();
+} catch (...) {
+  return nullptr;
+}
+
+void umt_free(void* network) { delete static_cast<Network*>(network); }
+
+size_t umt_state_words(const void* network) {
+  return static_cast<const Network*>(network)->state_words;
+}
+
+// Returns 0, or 1 if memory or threads ran out.
+int umt_generate(const void* network, const Call* call) try {
+  const Network& net = *static_cast<const Network*>(network);
+  net.bfloat16 ? generate<Bfloat16>(net, *call) : generate<Float32>(net, *call);
+  return 0;
+} catch (...) {
+  return 1;
+}
+
+// Vector lanes, and whether bfloat16 products run in hardware.
+int umt_lanes() { return LANES; }
+int umt_bfloat16() {
+#if defined(__AVX512BF16__)
+  return 1;
+#else
+  return 0;
+#endif
+}
+}

@@ -1,0 +1,106 @@
+"""The oracle: the decoder one sample at a time, in plain PyTorch, with one queue per layer.
+
+Slow and obvious. Every layer keeps its last ``dilation`` inputs in a queue, so that a sample costs
+one step through the network instead of a whole receptive field (Paine et al. 2016, "Fast Wavenet
+Generation Algorithm"). The fast generators must choose the same codes. Notebook: ``04_generation``.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from umtlib.decoder import CodeInput, Decoder
+from umtlib.generation.sampling import State, choose
+from umtlib.mulaw import CODES, SILENCE
+
+BEFORE = -1  # stands in the list of past codes for what was before the first sample
+
+
+@dataclass
+class Memory:
+    """What the next sample depends on."""
+
+    past: deque[Tensor]  # the last codes, oldest first, each of shape (B,)
+    queues: list[deque[Tensor]]  # per layer its last `dilation` inputs, each of shape (B, C)
+
+
+@torch.inference_mode()
+def run(
+    decoder: Decoder,
+    latent: Tensor,
+    uniforms: Tensor,
+    *,
+    temperature: float,
+    state: State,
+    forced: Tensor | None = None,
+    logits: Tensor | None = None,
+) -> Tensor:
+    """Generate; see `umtlib.generation.generate`.
+
+    Parameters
+    ----------
+    decoder, latent, uniforms, temperature, state
+        As there; nothing is checked here.
+    forced : Tensor, optional
+        Codes, shape (B, T), that take the place of the chosen ones in the past of the next sample.
+    logits : Tensor, optional
+        Shape (B, T, 256); filled with the logits of every sample.
+
+    Returns
+    -------
+    Tensor
+        The chosen codes, int64, shape (B, T).
+    """
+    memory = state.memory = state.memory or _silence(decoder, len(latent))
+    frames = latent.transpose(1, 2)  # (B, F, L)
+    conditions = [layer.condition(frames) for layer in decoder.layers]  # per layer (B, F, 2C)
+    head = latent.new_zeros(1, latent.shape[2], 1)  # nothing, where the head is not conditioned
+    if decoder.head_condition is not None:
+        head = decoder.head_condition(frames)  # (B, F, S)
+    codes = torch.empty(uniforms.shape, dtype=torch.long, device=latent.device)
+    for t in range(codes.shape[1]):
+        frame = t // decoder.pool
+        now = [condition[:, frame] for condition in conditions]
+        scores = _step(decoder, memory, now, head[:, frame])
+        codes[:, t] = choose(scores, uniforms[:, t], temperature)
+        memory.past.append((codes if forced is None else forced)[:, t])
+        if logits is not None:
+            logits[:, t] = scores
+    return codes
+
+
+def _silence(decoder: Decoder, batch: int) -> Memory:
+    weight = decoder.logits.weight
+    before = torch.full((batch,), BEFORE, device=weight.device)
+    zeros = weight.new_zeros(batch, decoder.config.channels)
+    kernel = decoder.config.input_kernel
+    return Memory(
+        past=deque([before] * kernel, maxlen=kernel),
+        queues=[deque([zeros] * layer.dilation, maxlen=layer.dilation) for layer in decoder.layers],
+    )
+
+
+def _step(decoder: Decoder, memory: Memory, conditions: list[Tensor], head: Tensor) -> Tensor:
+    """Return the logits of the next sample, shape (B, 256), and move the queues on."""
+    x = _embed(decoder, torch.stack(list(memory.past), dim=-1))
+    skips = decoder.input_skip(x)
+    for layer, queue, condition in zip(decoder.layers, memory.queues, conditions, strict=True):
+        h = layer.taps(torch.cat([queue[0], x], dim=-1)) + condition
+        queue.append(x)  # the oldest falls out at the other end
+        gate, value = h.chunk(2, dim=-1)
+        out = layer.out(gate.sigmoid() * value.tanh())
+        x = x + out[:, : layer.channels]
+        skips = skips + out[:, layer.channels :]
+    return decoder.logits(F.relu(decoder.head(F.relu(skips)) + head))
+
+
+def _embed(decoder: Decoder, past: Tensor) -> Tensor:  # (B, kernel) -> (B, C)
+    first = decoder.input
+    if isinstance(first, CodeInput):
+        past = past.masked_fill(past == BEFORE, SILENCE)
+        return sum(table[past[:, k]] for k, table in enumerate(first.tables))
+    signal = past.to(first.taps.weight.dtype) / (CODES - 1) - 0.5
+    return first.taps(signal.masked_fill(past == BEFORE, 0.0))

@@ -1,0 +1,60 @@
+"""8-bit mu-law: a waveform in [-1, 1] to 256 codes and back (section 4).
+
+Companding spends the 256 levels where the ear and most samples are: near zero.
+
+The default pair is torchaudio's: an exact bijection on codes, with silence at 128. The pair of the
+authors' code is not an inverse (one decode and encode moves almost every code down by one); it is
+here only for their weights, which were trained on it. Notebook: ``02_the_network``.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torchaudio.functional import mu_law_decoding, mu_law_encoding
+
+CODES = 256
+SILENCE = 128
+
+
+def encode(waveform: Tensor, pair: str = "torchaudio") -> Tensor:
+    """Compand a waveform to codes.
+
+    Parameters
+    ----------
+    waveform : Tensor
+        Any shape; values are clipped to [-1, 1].
+    pair : {"torchaudio", "official"}
+        Which mu-law pair.
+
+    Returns
+    -------
+    Tensor
+        int64 codes in 0..255, of the same shape.
+    """
+    clipped = waveform.clamp(-1, 1)
+    if pair == "torchaudio":
+        return mu_law_encoding(clipped, CODES)
+    companded = clipped.sign() * torch.log1p((CODES - 1) * clipped.abs()) / math.log(CODES)
+    return ((companded + 1) / 2 * (CODES - 1)).floor().long()
+
+
+def decode(codes: Tensor, pair: str = "torchaudio") -> Tensor:
+    """Expand codes to a waveform.
+
+    Parameters
+    ----------
+    codes : Tensor
+        Integers in 0..255, any shape.
+    pair : {"torchaudio", "official"}
+        Which mu-law pair.
+
+    Returns
+    -------
+    Tensor
+        float32 in [-1, 1], of the same shape.
+    """
+    if pair == "torchaudio":
+        return mu_law_decoding(codes, CODES)
+    companded = 2 * (codes.float() - SILENCE) / CODES
+    return companded.sign() * (CODES ** companded.abs() - 1) / (CODES - 1)

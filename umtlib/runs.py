@@ -1,0 +1,307 @@
+"""A training run: a folder that can be interrupted at any moment and goes on from there.
+
+::
+
+    RUN/
+        log.jsonl           losses and speed, one line per report
+        step-00012000/      a checkpoint: a model folder (see `umtlib.checkpoint`) and also
+            training.json         the `TrainingConfig`
+            progress.json         steps done, seconds used
+            training.safetensors  weights in training, optimizers
+
+Batches are a function of (seed, step), so a resumed run ends in the same weights as one that was
+never interrupted, bit for bit on the same machine with the same number of threads. Notebook:
+``03_training``.
+"""
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from umtlib import checkpoint, losses
+from umtlib.batches import Batch, Crops, loader
+from umtlib.config import Preset, TrainingConfig, from_json, to_json
+from umtlib.corpora.corpus import Corpus
+from umtlib.errors import CheckpointError, ConfigError, TrainingError
+from umtlib.training import State, autocast, spread, start, train_step
+
+TRAINING, PROGRESS, TENSORS, LOG = (
+    "training.json",
+    "progress.json",
+    "training.safetensors",
+    "log.jsonl",
+)
+KEPT = 2  # checkpoints of a run: the newest, and one before it in case the newest is damaged
+BAD_STEPS = 5  # steps in a row without a finite gradient before a run stops itself
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often a run reports, validates and saves, in steps."""
+
+    report: int = 60
+    validate: int = 3_000
+    save: int = 1_000
+
+
+def train(
+    data: str | os.PathLike,
+    out: str | os.PathLike,
+    preset: Preset,
+    steps: int,
+    *,
+    resume: bool = False,
+    workers: int = 1,
+    device: str = "cpu",
+    pace: Pace = Pace(),
+    on_report: Callable[[dict], None] | None = None,
+) -> Path:
+    """Train a translator, or go on training it.
+
+    Parameters
+    ----------
+    data : path
+        A corpus folder that has every domain of the preset's model.
+    out : path
+        The run's folder.
+    preset : Preset
+        Model and training configuration.
+    steps : int
+        Steps in all, those before an interruption included.
+    resume : bool
+        Go on from the newest intact checkpoint in ``out``, if there is one.
+    workers : int
+        Processes that prepare batches; the result does not depend on it.
+    device : str
+        Where to train: ``"cpu"``, ``"cuda"``.
+    pace : Pace
+        How often to report, validate and save.
+    on_report : callable, optional
+        Receives each line of the log as a dict.
+
+    Returns
+    -------
+    Path
+        The newest checkpoint: a folder for `umtlib.load`.
+
+    Raises
+    ------
+    TrainingError
+        If the run exists and ``resume`` is false, belongs to another configuration, the corpus
+        lacks a domain, or losses are no longer finite.
+    CheckpointError
+        If no intact checkpoint is left, or none can be written.
+    """
+    run = Path(out)
+    state, seconds = _open(run, preset, resume, device)
+    corpus = Corpus(data)
+    crops = Crops(corpus, state.model.domains, preset.training, "train", steps)
+    log = _Log(run, state.step, seconds, preset.training.crop * preset.training.batch, on_report)
+    bad = 0
+    with _stop_signal() as stopped:
+        for batch in loader(crops, state.step, workers):
+            report = train_step(state, _to(batch, device), preset.training, steps)
+            log.add(batch.domain, report)
+            bad = bad + 1 if report["bad"] else 0
+            if bad == BAD_STEPS:
+                raise TrainingError(
+                    f"{bad} steps in a row had no finite gradient, up to step {state.step}; lower "
+                    f"the learning rate or turn bf16 off; the last checkpoint in {run} is good"
+                )
+            last = state.step == steps or stopped()
+            if state.step % pace.report == 0 or last:
+                log.write(state.step)
+            if state.step % pace.validate == 0 or state.step == steps:
+                spread(state, preset.training)
+                log.note(state.step, validate(state.average, corpus, preset.training))
+            if (state.step % pace.save == 0 and not bad) or last:
+                save(run, state, preset.training, log.seconds)
+            if last:
+                break
+    return checkpoint.newest(run)
+
+
+def _open(run: Path, preset: Preset, resume: bool, device: str) -> tuple[State, float]:
+    """Return the state to start from, and the seconds that it took to get there."""
+    state = start(preset.model, preset.training, device)
+    if not checkpoint.checkpoints(run):
+        return state, 0.0
+    if not resume:
+        raise TrainingError(
+            f"{run} holds a run already; continue it with --resume or choose another"
+        )
+    folder = checkpoint.newest(run)
+    try:
+        training = from_json(TrainingConfig, (folder / TRAINING).read_text(encoding="utf-8"))
+        progress = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, ConfigError) as error:
+        raise CheckpointError(f"{folder} is no training checkpoint: {error}") from error
+    if (checkpoint.read_config(folder), training) != (preset.model, preset.training):
+        raise TrainingError(f"{run} was started with another configuration; see {folder}")
+    state.step = progress["step"]
+    restore(state, checkpoint.read_tensors(folder / TENSORS), folder)
+    return state, progress["seconds"]
+
+
+def save(run: Path, state: State, config: TrainingConfig, seconds: float) -> Path:
+    """Write a checkpoint, then remove those older than the last two."""
+    folder = run / checkpoint.STEP.format(state.step)
+    if folder.exists():  # damaged, or the run would have gone on from it
+        shutil.rmtree(folder)
+    spread(state, config)
+    progress = {"step": state.step, "seconds": round(seconds, 1)}
+    files = {
+        checkpoint.CONFIG: to_json(state.model.config).encode(),
+        checkpoint.WEIGHTS: state.average.state_dict(),
+        TRAINING: to_json(config).encode(),
+        PROGRESS: json.dumps(progress).encode(),
+        TENSORS: tensors(state),
+    }
+    checkpoint.write(folder, files)
+    for old in checkpoint.checkpoints(run)[:-KEPT]:
+        shutil.rmtree(old)
+    return folder
+
+
+def tensors(state: State) -> dict[str, Tensor]:
+    """Return, by name, all tensors of a state that the average does not hold."""
+    found = {f"model.{name}": value for name, value in state.model.state_dict().items()}
+    found |= {f"head.{name}": value for name, value in state.spectral_head.state_dict().items()}
+    for part, optimizer in state.optimizers.items():
+        for index, values in optimizer.state_dict()["state"].items():
+            found |= {f"adam.{part}/{index}/{name}": value for name, value in values.items()}
+    return found
+
+
+def restore(state: State, saved: Mapping[str, Tensor], folder: Path) -> None:
+    """Put the tensors of a checkpoint back into a state."""
+    groups: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, value in saved.items():
+        kind, rest = name.split(".", 1)
+        groups[kind][rest] = value
+    average = checkpoint.read_tensors(folder / checkpoint.WEIGHTS)
+    checkpoint.restore(state.average, average, folder)
+    checkpoint.restore(state.model, groups["model"], folder)
+    checkpoint.restore(state.spectral_head, groups["head"], folder)
+    adam: dict[str, dict[int, dict[str, Tensor]]] = defaultdict(lambda: defaultdict(dict))
+    for key, value in groups["adam"].items():
+        part, index, name = key.split("/")
+        adam[part][int(index)][name] = value
+    for part, optimizer in state.optimizers.items():
+        known = optimizer.state_dict()
+        optimizer.load_state_dict(known | {"state": {i: dict(v) for i, v in adam[part].items()}})
+
+
+@torch.no_grad()
+def validate(model, corpus: Corpus, config: TrainingConfig, batches: int = 2) -> dict:
+    """Measure a translator on held-out segments, always the same ones.
+
+    Parameters
+    ----------
+    model : MusicTranslator
+        What to measure.
+    corpus : Corpus
+        Must have tracks in its ``val`` split.
+    config : TrainingConfig
+        Segment length and arithmetic.
+    batches : int
+        Per domain, of 8 segments.
+
+    Returns
+    -------
+    dict
+        ``nats``: per domain, mean cross-entropy per sample; ``nats_wrong_latent``: the same with
+        the latent of another segment (as good: the decoder ignores the latent); ``accuracy``: of
+        the classifier.
+    """
+    config = replace(config, batch=8)
+    crops = Crops(corpus, model.domains, config, "val", batches * len(model.domains))
+    sums: dict[str, list[list[float]]] = defaultdict(list)
+    for batch in loader(crops, 0, workers=0):
+        batch = _to(batch, next(model.parameters()).device)
+        decoder = model.decoders[batch.domain]
+        with autocast(config, batch.target.device):
+            latent = model.encode(batch.heard)
+            right, wrong = (decoder(batch.given, z) for z in (latent, latent.roll(1, dims=0)))
+            guess = model.classifier(latent).argmax(1)
+        hits = guess == model.domains.index(batch.domain)
+        found = [losses.reconstruction(x, batch.target).item() for x in (right, wrong)]
+        sums[batch.domain].append([*found, hits.float().mean().item()])
+    means = {name: torch.tensor(rows).mean(0).tolist() for name, rows in sums.items()}
+    keys = ("nats", "nats_wrong_latent", "accuracy")
+    return {
+        key: {name: round(row[i], 4) for name, row in means.items()} for i, key in enumerate(keys)
+    }
+
+
+def _to(batch: Batch, device) -> Batch:
+    moved = (codes.to(device) for codes in (batch.heard, batch.given, batch.target))
+    return Batch(batch.domain, *moved)
+
+
+class _Log:
+    """``log.jsonl``: means since the last line, with the lines after a resumed step removed."""
+
+    def __init__(self, run: Path, step: int, seconds: float, samples: int, on_report):
+        self.path, self.samples, self.on_report = run / LOG, samples, on_report
+        self.began = time.monotonic() - seconds
+        self.since, self.sums = self.began + seconds, defaultdict(list)
+        run.mkdir(parents=True, exist_ok=True)
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training since step 0, interruptions not counted."""
+        return time.monotonic() - self.began
+
+    def add(self, domain: str, report: dict[str, float]) -> None:
+        for name, value in report.items():
+            self.sums[name].append(value)
+        if "reconstruction" in report:
+            self.sums[domain].append(report["reconstruction"])
+
+    def write(self, step: int) -> None:
+        now = time.monotonic()
+        rate = len(self.sums["bad"]) * self.samples / (now - self.since)
+        means = {
+            name: sum(values) if name == "bad" else round(sum(values) / len(values), 4)
+            for name, values in self.sums.items()
+        }
+        self.since, self.sums = now, defaultdict(list)
+        self.note(step, {"samples_per_second": round(rate)} | means)
+
+    def note(self, step: int, values: dict) -> None:
+        line = {"step": step, "seconds": round(self.seconds, 1)} | values
+        with self.path.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(line) + "\n")
+        if self.on_report:
+            self.on_report(line)
+
+
+@contextmanager
+def _stop_signal() -> Iterator[Callable[[], bool]]:
+    """Turn SIGTERM and the first Ctrl-C into a wish to stop after the current step."""
+    received: list[int] = []
+
+    def note(number, _frame):
+        received.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C stops at once
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

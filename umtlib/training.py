@@ -1,0 +1,231 @@
+"""One training step, and all that it changes (section 3.4).
+
+Domains take turns; a batch is of one domain. Each step first teaches the classifier to name the
+domain of the latent, then teaches the encoder and that domain's decoder to restore the clean audio
+while the encoder makes the classifier fail. The loop around it is in `umtlib.runs`. Notebook:
+``03_training``.
+"""
+
+import copy
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from umtlib import losses
+from umtlib.batches import Batch
+from umtlib.config import ModelConfig, TrainingConfig
+from umtlib.translator import MusicTranslator, build
+
+
+@dataclass
+class State:
+    """All that changes in training.
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    model : MusicTranslator
+        The weights being trained.
+    spectral_head : nn.Conv1d
+        Latent to semitone bands; used by the spectral loss only, not part of the translator.
+    average : MusicTranslator
+        What one translates with: the exponential average of the weights, or the model itself.
+    optimizers : dict
+        Adam for ``encoder``, ``classifier`` and each ``decoders.<name>``.
+    """
+
+    step: int
+    model: MusicTranslator
+    spectral_head: nn.Conv1d
+    average: MusicTranslator
+    optimizers: dict[str, torch.optim.Adam]
+
+
+def start(model_config: ModelConfig, config: TrainingConfig, device: str = "cpu") -> State:
+    """Return the state before the first step; its random weights depend on the seed alone."""
+    model = build(model_config, config.seed).to(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        head = nn.Conv1d(model_config.encoder.latent, losses.SEMITONES, 1).to(device)
+    average = copy.deepcopy(model).requires_grad_(False) if config.average else model
+    parts = {"encoder": [model.encoder, head], "classifier": [model.classifier]}
+    parts |= {f"decoders.{name}": [decoder] for name, decoder in model.decoders.items()}
+    optimizers = {
+        name: torch.optim.Adam([p for m in modules for p in m.parameters()], foreach=True)
+        for name, modules in parts.items()
+    }
+    return State(0, model, head, average, optimizers)
+
+
+def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
+    """Return the learning rate of a step in a run of ``steps`` steps."""
+    rate = config.learning_rate * config.decay ** (step * config.batch // config.decay_every)
+    if config.warmup_steps:
+        rate *= min(1.0, (step + 1) / config.warmup_steps)
+    if config.cooldown_steps:
+        rate *= min(1.0, (steps - step) / config.cooldown_steps)
+    return rate
+
+
+def spectral_weight(config: TrainingConfig, step: int) -> float:
+    """Return the weight of the spectral loss at a step."""
+    if config.spectral_fade_steps:
+        return config.spectral_weight * max(0.0, 1 - step / config.spectral_fade_steps)
+    return config.spectral_weight
+
+
+def train_step(state: State, batch: Batch, config: TrainingConfig, steps: int) -> dict[str, float]:
+    """Do one step: the classifier's update, then the encoder's and one decoder's.
+
+    Parameters
+    ----------
+    state : State
+        Changed in place. A part whose loss or gradient is not finite is left as it was.
+    batch : Batch
+        Segments of one domain.
+    config : TrainingConfig
+        Weights of the losses, schedule, clipping, averaging.
+    steps : int
+        Length of the whole run, for the schedule.
+
+    Returns
+    -------
+    dict
+        ``reconstruction`` (nats per sample), ``classifier`` (nats), ``accuracy`` (of the
+        classifier, 0..1), ``spectral`` where it is used; ``bad`` is 1 if an update was skipped.
+    """
+    if state.step == config.shared_steps > 0:
+        unshare(state, config)
+    rate = learning_rate(config, state.step, steps)
+    index = state.model.domains.index(batch.domain)
+    with autocast(config, batch.target.device):
+        latent = state.model.encode(batch.heard)
+        guess = state.model.classifier(latent.detach())
+    found = losses.domain(guess, index)
+    report = {"classifier": found.item(), "accuracy": _share(guess.argmax(1) == index)}
+    good = _update(state, ["classifier"], found, rate, config)
+
+    with autocast(config, batch.target.device):
+        confusion = losses.domain(state.model.classifier(latent), index)
+        parts, trained = _reconstruction(state, batch, latent, config)
+    # The classifier's weights get no gradient here: `_update` asks for those of `trained` only.
+    total = sum(weight * loss for weight, loss in parts.values())
+    good &= _update(state, trained, total - config.confusion_weight * confusion, rate, config)
+    state.step += 1
+    report |= {name: loss.item() for name, (_, loss) in parts.items()}
+    return report | {"bad": float(not good)}
+
+
+def _reconstruction(
+    state: State, batch: Batch, latent: Tensor, config: TrainingConfig
+) -> tuple[dict[str, tuple[float, Tensor]], list[str]]:
+    """Return the weighted losses of restoring the clean audio, and the parts that they train."""
+    parts, trained = {}, ["encoder"]
+    if weight := spectral_weight(config, state.step):
+        pitches = losses.pitch_spectrogram(batch.target, state.model.config.encoder.pool)
+        parts["spectral"] = (weight, losses.spectral(state.spectral_head(latent), pitches))
+    if state.step >= config.spectral_only_steps:
+        names = {batch.domain}
+        if state.step < config.shared_steps:
+            names.add(state.model.domains[0])
+        logits = decode(state, batch, latent, shared=state.step < config.shared_steps)
+        parts["reconstruction"] = (1.0, losses.reconstruction(logits, batch.target))
+        trained += [f"decoders.{name}" for name in sorted(names)]
+    return parts, trained
+
+
+def _update(
+    state: State, names: Iterable[str], loss: Tensor, rate: float, config: TrainingConfig
+) -> bool:
+    """Step the named parts down the gradient of a loss, each clipped alone; False if skipped."""
+    groups = [state.optimizers[name].param_groups[0] for name in names]
+    parameters = [p for group in groups for p in group["params"]]
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=False)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    largest = config.clip_norm or float("inf")
+    norms = [nn.utils.clip_grad_norm_(group["params"], largest) for group in groups]
+    good = bool(torch.stack([loss.detach(), *norms]).isfinite().all())
+    for name, group in zip(names, groups, strict=True):
+        group["lr"] = rate
+        if good:
+            state.optimizers[name].step()
+            _average(state, name, config)
+        state.optimizers[name].zero_grad()
+    return good
+
+
+def _average(state: State, name: str, config: TrainingConfig) -> None:
+    if not config.average:
+        return
+    # At first the average follows closely, so that it does not remember the random start.
+    decay = min(config.average, (1 + state.step) / (10 + state.step))
+    new = [*state.model.get_submodule(name).parameters()]
+    old = [*state.average.get_submodule(name).parameters()]
+    with torch.no_grad():
+        torch._foreach_lerp_(old, new, 1 - decay)
+
+
+def decode(state: State, batch: Batch, latent: Tensor, shared: bool) -> Tensor:
+    """Return the logits, (B, 256, T), of the batch's domain.
+
+    While the decoders share their weights, these are the first domain's; only the biases of the
+    gates are each domain's own. They tell the shared weights which domain to play, so that the
+    latent need not.
+    """
+    own = state.model.decoders[batch.domain]
+    if not shared:
+        return own(batch.given, latent)
+    weights = dict(state.model.decoders[state.model.domains[0]].named_parameters())
+    weights |= {name: value for name, value in own.named_parameters() if _is_own(name)}
+    return torch.func.functional_call(own, weights, (batch.given, latent))
+
+
+def _is_own(name: str) -> bool:
+    """Tell whether a decoder's parameter is its own while the others are shared."""
+    return name.endswith(".taps.bias") and name.startswith("layers.")
+
+
+def spread(state: State, config: TrainingConfig) -> None:
+    """Copy the shared weights to every domain's decoder, while they are shared."""
+    if state.step > config.shared_steps:
+        return
+    for model in (state.model, state.average):
+        first, *others = model.decoders.values()
+        for decoder in others:
+            for name, value in first.named_parameters():
+                if not _is_own(name):
+                    decoder.get_parameter(name).data.copy_(value.data)
+
+
+def unshare(state: State, config: TrainingConfig) -> None:
+    """End the sharing: every domain goes on from the shared weights and their optimizer's state."""
+    spread(state, config)
+    first, *others = state.model.domains
+    shared = state.model.decoders[first]
+    adam = state.optimizers[f"decoders.{first}"].state
+    for domain in others:
+        mine = state.optimizers[f"decoders.{domain}"].state
+        for name, parameter in state.model.decoders[domain].named_parameters():
+            if not _is_own(name):
+                mine[parameter] = copy.deepcopy(adam[shared.get_parameter(name)])
+
+
+def autocast(config: TrainingConfig, device: torch.device) -> AbstractContextManager:
+    """Return the arithmetic of the network's products: bfloat16 where wanted and native.
+
+    A processor without bfloat16 instructions would be tens of times slower with it, not faster.
+    """
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.bf16 and native)
+
+
+def _share(hits: Tensor) -> float:
+    return hits.float().mean().item()
