@@ -4,8 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from umtlib import checkpoint, cli, config, translator
+
+# Models this small are slower on two threads than on one, and several times so on a busy machine.
+torch.set_num_threads(1)
 
 DOMAINS = ("flute", "drum")
 

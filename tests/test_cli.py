@@ -4,6 +4,7 @@ Each input is translated correctly, or refused with one line on stderr, exit sta
 and no output.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -66,7 +67,7 @@ def test_one_file_into_all_domains_with_a_picture(umt, work, blink_folder):
     assert sorted(os.listdir("a/b")) == names
     assert Path("a/b/in.png").read_bytes().startswith(b"\x89PNG")
     for name in names[:2]:
-        assert f"a/b/{name}: 0.10 s of audio in " in printed
+        assert f"a/b/{name}: 0.10 s of audio, " in printed
     assert printed.count("x real time") == 2
 
 
@@ -94,7 +95,7 @@ def test_progress_ends_at_the_length(blink_model):
     translation.translate(
         blink_model, tone(0.06), 16_000, progress=lambda *call: calls.append(call)
     )
-    assert [call for call in calls if call[1] == call[2]] == [(n, 960, 960) for n in DOMAINS]
+    assert calls[-1] == (960, 960) and calls == sorted(calls)
 
 
 def test_loudness_does_not_matter(blink_model):
@@ -109,6 +110,18 @@ def test_long_audio_is_encoded_in_pieces_that_do_not_show(blink_model, monkeypat
     monkeypatch.setattr(translation, "PIECE", 400)
     # Only the order of additions may differ.
     assert np.allclose(translation.encode(blink_model, noise), whole, atol=1e-5)
+
+
+def test_long_audio_is_decoded_in_pieces_that_do_not_show(blink_model, monkeypatch):
+    latent = translation.encode(blink_model, tone(0.1).astype(np.float32))
+    whole = translation.decode(blink_model, DOMAINS, latent, 1_555)
+    monkeypatch.setattr(translation, "PIECE", 400)
+    calls = []
+    pieces = translation.decode(
+        blink_model, DOMAINS, latent, 1_555, progress=lambda *call: calls.append(call)
+    )
+    assert all(np.array_equal(whole[name], pieces[name]) for name in DOMAINS)
+    assert calls[-1] == (1_555, 1_555) and calls == sorted(calls)
 
 
 def test_several_files(translate):
@@ -371,7 +384,7 @@ def test_as_a_command(process):
 
 def test_ctrl_c(process):
     soundfile.write("in.wav", tone(60), 16_000)
-    running = process("in.wav")
+    running = process("in.wav", "--backend", "reference")
     assert "x real time: about" in running.stdout.readline()  # it has begun
     running.send_signal(signal.SIGINT)
     printed, complaint = running.communicate(timeout=60)
@@ -384,6 +397,18 @@ def test_doctor(umt):
     assert status == 0
     for name in ("umtlib", "torch", "processor", "compiler", "GPU", "model"):
         assert name in printed
+
+
+@pytest.mark.parametrize("command, result", [
+    (["generate", "--streams", 2, "--domains", 2], "samples_per_second"),
+    (["encode"], "seconds_per_second"),
+])  # fmt: skip
+def test_bench(umt, command, result):
+    arguments = ["bench", *command, "--preset", "tiny", "--seconds", 0.1]
+    status, printed, _ = umt(*arguments)
+    assert status == 0 and result in printed
+    assert json.loads(umt(*arguments, "--json")[1])[result] > 0
+    assert_refused(umt("bench", command[0], "--preset", "giant"), "giant")
 
 
 def test_minutes():

@@ -14,12 +14,13 @@ PACKAGE = Path(umtlib.__file__).parent
 # From the bottom to the top: a module imports from its own floor or from below, never from above.
 FLOORS = [
     {"errors"},
-    {"config", "mulaw", "audio", "augment", "layers"},
+    {"config", "mulaw", "audio", "augment", "layers", "team"},
     {"encoder", "decoder", "classifier", "corpora"},
     {"translator"},
     {"checkpoint", "official", "generation"},
-    {"losses", "batches", "training", "runs", "translation", "stream", "evaluation"},
+    {"losses", "batches", "training", "runs", "translation", "evaluation"},
     {"notebook", "bench", "doctor"},
+    {"watching"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -137,7 +137,7 @@ def test_encoder_reaches_as_far_as_it_says_both_ways(front_end):
         assert not torch.equal(encoder(audio)[..., 10], encoder(inside)[..., 10])
 
 
-# --- gates, taps and shapes against a plain restatement of the formulas ----------------------------
+# --- gates, taps and shapes against the plain formulas --------------------------------------------
 
 
 def test_gated_layer_equals_the_formula():
@@ -235,6 +235,7 @@ def test_config_survives_json(name):
         ('{"domains": []}', "domains"),
         ('{"domains": ["a", "a"]}', "domains"),
         ('{"domains": ["../a"]}', "../a"),
+        ('{"domains": ["all"]}', "'all'"),
         ('{"encoder": {"pool": 801, "front_end": "filterbank"}}', "multiple"),
     ],
 )

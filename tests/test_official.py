@@ -22,7 +22,7 @@ CHANNELS, LATENT, SKIP, POOL = 6, 5, 7, 50
 
 def namespace(layers=10, **changes):
     values = {
-        "data": [pathlib.PurePosixPath("musicnet/preprocessed") / name for name in NAMES],
+        "data": [pathlib.Path("musicnet/preprocessed") / name for name in NAMES],
         "latent_d": LATENT, "encoder_blocks": ENCODER[0], "encoder_layers": ENCODER[1],
         "encoder_channels": CHANNELS, "encoder_func": "relu", "encoder_pool": POOL,
         "blocks": DECODER[0], "layers": layers, "kernel_size": 2, "residual_channels": CHANNELS,

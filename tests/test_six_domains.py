@@ -41,11 +41,13 @@ def chorales() -> list[Score]:
     return [replace(score, split=splits[score.piece]) for score in scores]
 
 
-def strongest_near(samples: np.ndarray, hertz: float) -> float:
-    """Return cents from `hertz` to the strongest partial within a semitone of it."""
-    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples)), 8 * len(samples)))
-    cents = 1200 * np.log2(np.fft.rfftfreq(8 * len(samples), 1 / SAMPLE_RATE).clip(1) / hertz)
-    return float(cents[np.argmax(np.where(np.abs(cents) < 100, spectrum, 0))])
+def cents_off(samples: np.ndarray, hertz: float) -> int:
+    """Return by how many cents (of +-90) the best comb of five partials is off `hertz`."""
+    spectrum = np.sqrt(np.abs(np.fft.rfft(samples * np.hanning(len(samples)), 1 << 17)))
+    cents = np.arange(-90, 91, 2)
+    comb = np.outer(np.arange(1, 6), hertz * 2 ** (cents / 1200)) * (1 << 17) / SAMPLE_RATE
+    comb = np.where(comb < len(spectrum), spectrum[comb.round().astype(int) % len(spectrum)], 0)
+    return int(cents[np.argmax(comb.sum(axis=0))])
 
 
 # --- what ships
@@ -68,7 +70,7 @@ def test_mini_has_minutes_of_every_domain():
     corpus = Corpus(MINI)
     for domain in corpus.domains:
         seconds = {s: sum(t.seconds for t in corpus.select(domain, s)) for s in SPLITS}
-        assert seconds["train"] >= 100 and seconds["val"] >= 15 and seconds["test"] >= 15
+        assert seconds["train"] >= 85 and seconds["val"] >= 15 and seconds["test"] >= 15
 
 
 def test_no_piece_is_in_two_splits():
@@ -101,7 +103,7 @@ def test_mini_melodies_sound_at_their_notes():
         onset, offset, pitch = max(pair.notes, key=lambda note: note[1] - note[0])
         for name in pair.files:
             inside = slice(round(onset * SAMPLE_RATE) + 800, round(offset * SAMPLE_RATE))
-            cents = strongest_near(pair.audio(name)[inside] / 32768, 440 * 2 ** ((pitch - 69) / 12))
+            cents = cents_off(pair.audio(name)[inside] / 32768, 440 * 2 ** ((pitch - 69) / 12))
             assert abs(cents) < 50, (pair.id, name, cents)
 
 
@@ -159,18 +161,20 @@ def test_instruments_stay_in_their_ranges(domain):
 @needs_fluidsynth
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_a4_is_440_hertz(domain):
-    """Within 20 cents: vibrato, chorus of a section, and the grid of 0.1 Hz are all inside."""
+    """Within 20 cents: vibrato, and a section or choir that is not quite in tune, are inside."""
     parts = instruments.orchestrate(domain, [Note(0, 0.05, 2.0, 69, 80)])
     samples = instruments.render(instruments.to_midi(parts), instruments.find_soundfont())
-    assert abs(strongest_near(samples[6000:30000], 440)) < 20
+    assert abs(cents_off(samples[6000:30000], 440)) < 20
 
 
 @needs_fluidsynth
-def test_same_corpus_with_one_worker_or_two(tmp_path):
-    size = six_domains.Size(
-        {"train": 5, "val": 3, "test": 3}, dict.fromkeys(SPLITS, (4, 5)),
-        pairs=0, unseen=1, suffix=".flac",
-    )  # fmt: skip
+def test_same_corpus_with_one_worker_or_two(tmp_path, monkeypatch):
+    plan = six_domains.plan_tracks  # two domains are enough here
+    monkeypatch.setattr(
+        six_domains, "plan_tracks", lambda *args: plan(*args) if args[1] in DOMAINS[1:3] else []
+    )
+    short, length = dict.fromkeys(SPLITS, 1), dict.fromkeys(SPLITS, (4, 5))
+    size = six_domains.Size(short, length, pairs=0, unseen=1, suffix=".flac")
     seen = []
     for workers in (1, 2):
         job = six_domains.Job(tmp_path / str(workers), instruments.find_soundfont(), size)
@@ -184,7 +188,7 @@ def test_same_corpus_with_one_worker_or_two(tmp_path):
     )
     assert one == two and not [name for name in one if name.suffix == ".part"]
     tracks = Corpus(tmp_path / "1").tracks
-    assert len({(t.domain, t.split) for t in tracks}) == 18
+    assert len({(t.domain, t.split) for t in tracks}) == 6
     assert ("tracks", len(tracks), len(tracks)) in seen
 
 
@@ -219,7 +223,7 @@ def test_whistle_follows_its_notes():
     assert samples.shape == (48_000,)
     for onset, offset, pitch in song:
         held = samples[round((onset + 0.1) * SAMPLE_RATE) : round(offset * SAMPLE_RATE)]
-        assert abs(strongest_near(held, 440 * 2 ** ((pitch - 69) / 12))) < 30
+        assert abs(cents_off(held, 440 * 2 ** ((pitch - 69) / 12))) < 30
 
 
 def test_whistle_example_is_what_its_script_writes(tmp_path):

@@ -15,12 +15,13 @@ import soundfile
 import torch
 import torch.nn.functional as F
 
-from umtlib import checkpoint, losses, mulaw, runs, training
+from umtlib import checkpoint, losses, mulaw, runs, training, watching
 from umtlib.batches import Crops, loader
 from umtlib.config import Preset, TrainingConfig, preset
 from umtlib.corpora.corpus import MANIFEST, Corpus, Track, sha256, write_manifest
-from umtlib.errors import CheckpointError, TrainingError
+from umtlib.errors import CheckpointError, ConfigError, TrainingError
 from umtlib.layers import constant_q_bank, log_energies
+from umtlib.translator import with_domain
 
 DOMAINS = ("flute", "drum")
 
@@ -104,7 +105,7 @@ def test_batches_depend_on_seed_and_step_alone(corpus):
     crops = Crops(Corpus(corpus), DOMAINS, config, "train", 6)
     alone = [crops[step] for step in (5, 2)]
     for workers in (0, 2):
-        later = list(loader(crops, 2, workers))
+        later = list(loader(crops, range(2, 6), workers))
         assert len(later) == 4
         for batch, same in ((later[3], alone[0]), (later[0], alone[1])):
             assert batch.domain == same.domain
@@ -172,13 +173,12 @@ def test_gradients_are_those_of_the_papers_loss(corpus):
     seen = {}
     original = training._update
 
-    def spy(state, names, loss, rate, config):
-        for name in names:
+    def spy(state, loss, kind, rate, config):
+        for name in training._trained(state, kind, config, rank=0):
             part = state.model.get_submodule(name)
             seen[name] = torch.autograd.grad(loss, [*part.parameters()], retain_graph=True)
-        if names == ["classifier"]:
-            return True  # leave it as it is, so that the plain formula below can use it
-        return original(state, names, loss, rate, config)
+        # The classifier is left as it is, so that the plain formula below can use it.
+        return kind == "classifier" or original(state, loss, kind, rate, config)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_update", spy)
@@ -213,22 +213,22 @@ def test_confusion_makes_the_classifier_fail(corpus):
 
 def test_clipping_bounds_each_part_on_its_own(corpus):
     state, *_ = one_step(corpus)
-    parts = ("classifier", "decoders.drum")
+    state.step = 0
+    parts = ("encoder", "decoders.flute")
     for name in parts:  # plain descent at rate 1 moves by the clipped gradient itself
         group = [*state.model.get_submodule(name).parameters()]
         state.optimizers[name] = torch.optim.SGD(group, lr=1.0)
     before = {name: weights(state.model.get_submodule(name)) for name in parts}
-    small, large = (state.model.get_submodule(name).parameters() for name in parts)
 
     def slope(p, size):
         return (p * torch.full_like(p, size)).sum()
 
-    loss = slope(next(small), 1e-3) + sum(slope(p, 1e6) for p in large)
-    assert training._update(state, parts, loss, 1.0, TrainingConfig(clip_norm=0.5))
+    small, large = ([*state.model.get_submodule(name).parameters()] for name in parts)
+    loss = slope(small[0], 1e-3) + sum(slope(p, 1e6) for p in large)
+    assert training._update(state, loss, "autoencoder", 1.0, TrainingConfig(clip_norm=0.5))
     moved = [(weights(state.model.get_submodule(name)) - before[name]).norm() for name in parts]
     assert moved[1].item() == pytest.approx(0.5, rel=1e-3)
-    first = next(state.model.classifier.parameters())
-    assert moved[0].item() == pytest.approx(1e-3 * first.numel() ** 0.5, rel=1e-2)
+    assert moved[0].item() == pytest.approx(1e-3 * small[0].numel() ** 0.5, rel=1e-2)
 
 
 def test_shared_decoder_serves_all_domains_then_each_has_a_copy(corpus):
@@ -392,7 +392,9 @@ def in_subprocess(corpus, out, steps, slow=False):
     script = SCRIPT.format(
         tests=os.path.dirname(__file__), corpus=str(corpus), out=str(out), steps=steps, slow=slow
     )
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert process.stdout.readline() == "ready\n"
     return process
 
@@ -425,8 +427,69 @@ def test_killed_run_goes_on_as_if_nothing_had_happened(corpus, tmp_path, inside_
 def test_stop_signal_saves_once_and_exits(corpus, tmp_path, number):
     process = in_subprocess(corpus, tmp_path / "run", 10_000)
     wait_for_step(process, 2)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a terminal does: the workers get it too
     assert process.wait(timeout=60) == 0
     last = int(checkpoint.newest(tmp_path / "run").name[5:])
     log = (tmp_path / "run" / runs.LOG).read_text().splitlines()
     assert json.loads(log[-1])["step"] == last < 10_000
+
+
+# --- a new domain ---------------------------------------------------------------------------------
+
+
+def test_new_domain_leaves_the_others_bit_identical(corpus, tmp_path):
+    base = checkpoint.load(runs.train(corpus, tmp_path / "base", blink(average=0.9), 4, pace=PACE))
+    only_drum = replace(base.config, domains=("flute", "other"))
+    base = training.start(only_drum, TrainingConfig()).model
+    chosen = blink(average=0.9, only="drum")
+    grown = with_domain(base, "drum", like="other")
+    found = checkpoint.load(
+        runs.train(
+            corpus,
+            tmp_path / "grown",
+            Preset(grown.config, chosen.training),
+            6,
+            pace=PACE,
+            initial=grown,
+        )
+    )
+    assert found.domains == ("flute", "other", "drum")
+    kept = base.state_dict()
+    for name, value in found.state_dict().items():
+        if name.startswith(("encoder", "decoders.flute", "decoders.other")):
+            assert torch.equal(value, kept[name]), name
+    for name, value in found.decoders["drum"].state_dict().items():
+        assert not torch.equal(value, kept[f"decoders.other.{name}"]), name
+    parts = run(corpus, tmp_path / "grown", 8, chosen=Preset(grown.config, chosen.training),
+                resume=True)  # fmt: skip
+    assert parts.isfinite().all()
+
+
+def test_new_domain_must_be_new_and_like_a_known_one():
+    model = training.start(blink().model, TrainingConfig()).model
+    with pytest.raises(ConfigError, match="flute"):
+        with_domain(model, "flute")
+    with pytest.raises(ConfigError, match="'harp'.*flute, drum"):
+        with_domain(model, "oboe", like="harp")
+
+
+# --- going wrong aloud ----------------------------------------------------------------------------
+
+
+def test_warnings_say_what_is_wrong():
+    fine = {"nats": {"a": 3.0}, "nats_wrong_latent": {"a": 3.3}, "accuracy": {"a": 0.2, "b": 0.1}}
+    assert runs.warnings(fine) == []
+    unused = fine | {"nats_wrong_latent": {"a": 3.001}}
+    assert "decoder of a does not use the latent" in runs.warnings(unused)[0]
+    told = fine | {"accuracy": {"a": 1.0, "b": 0.98}}
+    assert "99%" in runs.warnings(told)[0]
+
+
+def test_a_run_lets_itself_be_heard(corpus, tmp_path):
+    model = training.start(blink().model, TrainingConfig()).model.eval()
+    assert watching.listen(model, Corpus(corpus), tmp_path / "heard", 7) == []
+    names = {path.name for path in (tmp_path / "heard").iterdir()}
+    assert names == {"step-00000007.png", *(f"step-00000007.{name}.wav" for name in DOMAINS)}
+    silence, clipped = np.zeros(100), np.sign(np.sin(np.arange(100)))
+    assert watching.complaints("a", silence) == ["the translation to a is silent"]
+    assert watching.complaints("a", clipped) == ["the translation to a is clipped"]

@@ -19,6 +19,7 @@ _HOME = {
     "pretrained": "umtlib.checkpoint",
     "read": "umtlib.audio",
     "save": "umtlib.checkpoint",
+    "stream": "umtlib.generation.stream",
     "translate": "umtlib.translation",
     "write": "umtlib.audio",
 }

@@ -19,6 +19,14 @@ from umtlib.errors import AudioError
 
 SAMPLE_RATE = 16_000
 LONGEST = 12 * 3600  # seconds; what decodes to more than this is refused, not collected in memory
+# What decodes without surprises. The codecs of games, telephones and old samplers are left out:
+# their decoders have had most of libsndfile's memory errors.
+SUBTYPES = (
+    "PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW",
+    "VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III",
+)  # fmt: skip
+_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b".snd", b"caff")  # see _is_known
+_UNREADABLE = "{} cannot be decoded as audio; convert it to WAV first, with ffmpeg or an editor"
 RATES = range(4_000, 768_001)  # Hz; a header with another rate is damaged
 LEVEL = 10 ** (-20 / 20)  # root mean square at which all training audio is
 CEILING = 10 ** (-1 / 20)  # its highest peak
@@ -51,15 +59,38 @@ def read(path: str | os.PathLike) -> np.ndarray:
     AudioError
         If the file cannot be opened or decoded, or holds no audio, or holds NaN or infinities.
     """
+    return _limited(np.concatenate(list(stream(path))))
+
+
+def stream(path: str | os.PathLike) -> Iterator[np.ndarray]:
+    """Do what `read` does, block by block, for files that are longer than the memory allows.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Yields
+    ------
+    np.ndarray
+        float32, shape (block,), finite; joined, they are what `read` returns, except that nothing
+        is scaled down to a peak of 1.
+
+    Raises
+    ------
+    AudioError
+        As `read`, where reading has got to what is wrong.
+    """
     path = Path(path)
     _check_file(path)
     try:
-        with _Sequential(path) as file:
-            return _to_16k(_decode(file), file.samplerate, str(path))
+        with _Sequential(native(path)) as file:
+            if file.subtype not in SUBTYPES:
+                raise AudioError(f"{path} is coded as {file.subtype}, which is not read; "
+                                 "convert it to plain WAV first")  # fmt: skip
+            yield from _to_16k(_decode(file), file.samplerate, str(path))
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
-        raise AudioError(
-            f"{path} cannot be decoded as audio; convert it to WAV first, with ffmpeg or an editor"
-        ) from error
+        raise AudioError(_UNREADABLE.format(path)) from error
 
 
 def to_mono_16k(audio: np.ndarray, sample_rate: float) -> np.ndarray:
@@ -96,7 +127,7 @@ def to_mono_16k(audio: np.ndarray, sample_rate: float) -> np.ndarray:
         raise AudioError(f"audio has shape {audio.shape}; time must come first: transpose it")
     step = _BLOCK // samples.shape[1]
     blocks = (samples[start : start + step] for start in range(0, len(samples), step))
-    return _to_16k(blocks, sample_rate, "the audio")
+    return _limited(np.concatenate(list(_to_16k(blocks, sample_rate, "the audio"))))
 
 
 def level(waveform: np.ndarray) -> np.ndarray:
@@ -115,12 +146,18 @@ def level(waveform: np.ndarray) -> np.ndarray:
     np.ndarray
         float32 in [-1, 1], shape (T,).
     """
+    return (waveform * level_gain(waveform)).astype(np.float32, copy=False)
+
+
+def level_gain(waveform: np.ndarray) -> np.float32:
+    """Return the factor by which `level` multiplies; it makes no copy of the waveform."""
     frame = min(len(waveform), SAMPLE_RATE // 20)
     whole = waveform[: len(waveform) // frame * frame].reshape(-1, frame)
-    power = np.einsum("ft,ft->f", whole, whole) / frame
+    # float64, for the squares of what `stream` has not scaled down.
+    power = np.einsum("ft,ft->f", whole, whole, dtype=np.float64) / frame
     heard = np.sqrt(power[power >= power.max() * 1e-3].mean())
     gain = min(LEVEL / max(heard, 1e-9), CEILING / max(_peak(waveform), 1e-9), MOST_GAIN)
-    return (waveform * np.float32(gain)).astype(np.float32, copy=False)
+    return np.float32(gain)
 
 
 def write(path: str | os.PathLike, waveform: np.ndarray) -> None:
@@ -144,7 +181,12 @@ def write(path: str | os.PathLike, waveform: np.ndarray) -> None:
         raise AudioError(f"{path} is not written: the waveform holds NaN or infinite samples")
     pcm = np.clip(np.round(np.asarray(waveform) * 32768.0), -32768, 32767).astype(np.int16)
     with replacing(path) as part:
-        soundfile.write(part, pcm, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+        soundfile.write(native(part), pcm, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+
+
+def native(path: str | os.PathLike) -> str | bytes:
+    """Return a path as soundfile takes it, also one whose name is no valid text."""
+    return os.fsencode(path) if os.name == "posix" else os.fspath(path)
 
 
 @contextlib.contextmanager
@@ -177,12 +219,22 @@ def _check_file(path: Path) -> None:
         if not S_ISREG(status.st_mode):
             kind = "a folder" if path.is_dir() else "not a regular file"
             raise AudioError(f"{path} is {kind}; name an audio file")
-        path.open("rb").close()
+        with path.open("rb") as file:
+            start = file.read(12)
     except OSError as error:
         mend = "check the name" if isinstance(error, FileNotFoundError) else "check its permissions"
         raise AudioError(f"cannot read {path}: {error.strerror}; {mend}") from error
     if status.st_size == 0:
         raise AudioError(f"{path} is empty (0 bytes); record or export it again")
+    if not _is_known(start):
+        raise AudioError(_UNREADABLE.format(path))
+
+
+def _is_known(start: bytes) -> bool:
+    """Say whether a file starts as one of the formats that may reach libsndfile's parsers."""
+    mp3 = start[:3] == b"ID3" or (start[:1] == b"\xff" and start[1:2] >= b"\xe0")
+    aiff = start[:4] == b"FORM" and start[8:12] in (b"AIFF", b"AIFC")
+    return mp3 or aiff or start[:4] in _MAGIC
 
 
 class _Sequential(soundfile.SoundFile):
@@ -217,36 +269,36 @@ def _as_float(audio: np.ndarray) -> np.ndarray:
     raise AudioError(f"audio of type {audio.dtype}: give floats in [-1, 1], int16, int32 or uint8")
 
 
-def _to_16k(blocks: Iterable[np.ndarray], rate: float, name: str) -> np.ndarray:
-    """Average the channels of blocks (frames, channels), resample, and limit the peak to 1."""
+def _to_16k(blocks: Iterable[np.ndarray], rate: float, name: str) -> Iterator[np.ndarray]:
+    """Average the channels of blocks (frames, channels) and resample."""
     if not RATES.start <= rate < RATES.stop:
         raise AudioError(f"{name}: a sample rate of {rate:g} Hz; give audio of 4 to 768 kHz")
-    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="VHQ")
-    frames, pieces = 0, []
+    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="VHQ")
+    frames = made = 0
     for block in blocks:
         frames += len(block)
         if frames > LONGEST * rate:
             raise AudioError(f"{name} is longer than {LONGEST // 3600} hours; cut it into parts")
         mono = block.mean(axis=1, dtype=np.float32)
-        pieces.append(mono if rate == SAMPLE_RATE else stream.resample_chunk(mono))
-    if rate != SAMPLE_RATE:
-        pieces.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
+        if not np.isfinite(mono).all():
+            raise AudioError(f"{name} holds NaN or infinite samples; export it again")
+        piece = mono if rate == SAMPLE_RATE else resampler.resample_chunk(mono)
+        made += len(piece)
+        yield piece
     length = round(frames * SAMPLE_RATE / rate)
     if not length:
         raise AudioError(f"{name} holds no audio ({frames} samples); record or export it again")
-    return _limited(_fit(pieces, length), name)
+    if rate != SAMPLE_RATE:
+        yield _fit(resampler.resample_chunk(np.zeros(0, np.float32), last=True), length - made)
 
 
-def _fit(pieces: list[np.ndarray], length: int) -> np.ndarray:
-    """Join, and settle the one sample by which the resampler's length can differ."""
-    missing = length - sum(map(len, pieces))
-    return np.concatenate([*pieces, np.zeros(max(0, missing), np.float32)])[:length]
+def _fit(piece: np.ndarray, length: int) -> np.ndarray:
+    """Settle the one sample by which the resampler's length can differ."""
+    return np.pad(piece[:length], (0, max(0, length - len(piece))))
 
 
-def _limited(waveform: np.ndarray, name: str) -> np.ndarray:
+def _limited(waveform: np.ndarray) -> np.ndarray:
     peak = _peak(waveform)
-    if not np.isfinite(peak):
-        raise AudioError(f"{name} holds NaN or infinite samples; export it again")
     return waveform / peak if peak > 1 else waveform
 
 

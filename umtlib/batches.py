@@ -4,6 +4,7 @@ That is all that exact resume needs: no state of a data loader has to be saved, 
 worker processes gives the same batches.
 """
 
+import signal
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,11 @@ class Batch:
     given: Tensor
     target: Tensor
 
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device."""
+        codes = (self.heard, self.given, self.target)
+        return Batch(self.domain, *(tensor.to(device) for tensor in codes))
+
 
 class Crops(Dataset):
     """The batches of a run, by step.
@@ -48,13 +54,13 @@ class Crops(Dataset):
     corpus : Corpus
         Where the segments come from.
     domains : sequence of str
-        The domains that take turns: step n is of ``domains[n % K]``.
+        The domains that take turns: batch n is of ``domains[n % K]``.
     config : TrainingConfig
         Segment length, batch size, augmentation, seed.
     split : str
         Which part of the corpus. Only ``"train"`` is augmented.
     stop : int
-        Number of steps.
+        Number of batches.
 
     Raises
     ------
@@ -121,17 +127,20 @@ def to_codes(waveform: np.ndarray) -> Tensor:
     return mulaw.encode(torch.from_numpy(waveform))
 
 
-def loader(crops: Crops, start: int, workers: int) -> DataLoader:
-    """Yield the batches of steps ``start`` to ``len(crops) - 1``, prepared by worker processes."""
+def loader(crops: Crops, indices: range, workers: int) -> DataLoader:
+    """Yield the batches of the given indices, prepared by worker processes."""
     return DataLoader(
         crops,
         batch_size=None,
-        sampler=range(start, len(crops)),
+        sampler=indices,
         num_workers=workers,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
         prefetch_factor=8 if workers else None,
     )
 
 
-def _one_thread(_worker: int) -> None:
+def _start_worker(_number: int) -> None:
     torch.set_num_threads(1)
+    # A terminal sends Ctrl-C to the workers too. They stop when the run does, which saves first.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

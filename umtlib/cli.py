@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,18 +28,31 @@ app = typer.Typer(
 )
 corpus_app = typer.Typer(help="Make a corpus to train on.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
+bench_app = typer.Typer(help="Measure the speed of this machine.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 
 Out = Annotated[Path, typer.Option(help="Folder to write to; made if it is not there.")]
 Seed = Annotated[int, typer.Option(help="Random numbers follow from it.", min=0)]
+Backend = Annotated[str, typer.Option(help="Which generator: auto, cpu or reference.")]
+Preset = Annotated[str, typer.Option(help="tiny, small, paper or official.")]
+Dtype = Annotated[str, typer.Option(help="float32 or bfloat16.")]
+Duration = Annotated[float, typer.Option(help="How long to measure.", min=0.01)]
+Json = Annotated[bool, typer.Option("--json", help="One line of JSON.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``umt``; an error that was foreseen is one line on stderr and exit status 2."""
     try:
-        app(arguments, prog_name="umt")
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            app(arguments, prog_name="umt")
     except (UmtError, OSError) as error:
         print("umt: error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
+
+
+def _show_warning(message, *_arguments, **_settings) -> None:
+    print("umt: warning:", message, file=sys.stderr)
 
 
 @app.command()
@@ -58,7 +72,7 @@ def translate(
     model: Annotated[
         str, typer.Option(help="Name of a shipped model, a model folder or a training run.")
     ] = "six-domains-small",
-    backend: Annotated[str, typer.Option(help="Which generator; see 'umt doctor'.")] = "auto",
+    backend: Backend = "auto",
     picture: Annotated[
         bool, typer.Option(help="Also draw OUT/<stem>.png: waveforms and spectrograms.")
     ] = True,
@@ -73,7 +87,7 @@ def translate(
     _check_names(jobs)
     seconds = sum(_duration(job.input) for job in jobs)
     settings = {"temperature": temperature, "backend": backend}
-    speed = translation.speed(loaded, **settings)  # refuses a backend that is not to be had
+    speed = translation.speed(loaded, names, **settings)  # refuses a backend that is not to be had
     _check_writable(out)
     _announce(seconds * len(names), speed)
     for job in jobs:
@@ -115,7 +129,9 @@ def _check_names(jobs: list[Job]) -> None:
 
 def _duration(path: Path) -> float:
     """Read all of a file, so that a bad one is refused before any work; return its seconds."""
-    return len(_read(path)) / 16_000
+    from umtlib.audio import SAMPLE_RATE
+
+    return len(_read(path)) / SAMPLE_RATE
 
 
 def _read(path: Path):
@@ -164,38 +180,41 @@ def _minutes(seconds: float) -> str:
 def _translate_one(model, job: Job, **settings) -> None:
     from umtlib import audio, translation
 
-    given = _read(job.input)
-    waveform = audio.level(given)
-    latent = translation.encode(model, waveform)
-    sounds = {f"input: {job.input.name}": waveform}
+    waveform = audio.level(_read(job.input))
+    began = time.perf_counter()
+    with _progress(f"{job.input.name} to {len(job.waves)} domains", len(waveform)) as tell:
+        latent = translation.encode(model, waveform)
+        sounds = translation.decode(
+            model, [*job.waves], latent, len(waveform), progress=tell, **settings
+        )
+    taken = time.perf_counter() - began
     for name, path in job.waves.items():
-        began = time.perf_counter()
-        with _progress(f"{job.input.stem} -> {name}", len(waveform)) as tell:
-            sounds[name] = translation.decode(
-                model, name, latent, len(waveform), progress=tell, **settings
-            )
         audio.write(path, sounds[name])
-        made, taken = len(waveform) / audio.SAMPLE_RATE, time.perf_counter() - began
-        print(f"{path}: {made:.2f} s of audio in {taken:.2f} s, {made / taken:.3g} x real time",
-              flush=True)  # fmt: skip
+        print(path, _rate(len(waveform) / audio.SAMPLE_RATE, taken / len(sounds)), sep=": ")
+    if len(sounds) > 1:
+        print(f"made together in {_minutes(taken)}; above, each domain has its share of the time")
     if job.picture:
         from umtlib.notebook import plots
 
-        plots.save(plots.comparison(sounds), job.picture)
-        print(job.picture)
+        plots.save(plots.comparison({f"input: {job.input.name}": waveform} | sounds), job.picture)
+        print(job.picture, flush=True)
+
+
+def _rate(seconds: float, taken: float) -> str:
+    return f"{seconds:.2f} s of audio, {taken:.2f} s taken, {seconds / taken:.3g} x real time"
 
 
 @contextlib.contextmanager
 def _progress(name: str, total: int) -> Iterator:
-    """Show a bar on a terminal, and nothing elsewhere; gives a function of the samples done."""
+    """Show a bar on a terminal, and nothing elsewhere; gives a function that moves it."""
     form = "{desc} {percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left"
     with tqdm(total=total, desc=name, bar_format=form, leave=False, disable=None) as bar:
-        yield lambda done: bar.update(done - bar.n)
+        yield lambda done, _total: bar.update(done - bar.n)
 
 
 @app.command()
 def train(
-    preset: Annotated[str, typer.Option(help="tiny, small, paper or official.")],
+    preset: Preset,
     data: Annotated[Path, typer.Option(help="A corpus folder; see 'umt corpus'.")],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     steps: Annotated[int, typer.Option(help="Steps in all.", min=1)],
@@ -252,6 +271,44 @@ def six_domains(
         bar.update(done - bar.n)
 
     print(build(out, seed=seed, workers=workers, mini=mini, progress=progress))
+
+
+@bench_app.command("generate")
+def bench_generate(
+    preset: Preset = "small",
+    streams: Annotated[int, typer.Option(help="Inputs at once.", min=1)] = 1,
+    domains: Annotated[int, typer.Option(help="Decoders at once.", min=1)] = 1,
+    threads: Annotated[int | None, typer.Option(help="By default one per core.", min=1)] = None,
+    seconds: Duration = 5,
+    backend: Backend = "auto",
+    dtype: Dtype = "float32",
+    json: Json = False,
+) -> None:
+    """Measure how many samples per second are generated."""
+    from umtlib import bench
+
+    settings = {"streams": streams, "domains": domains, "threads": threads}
+    _show(bench.generate(preset, **settings, seconds=seconds, backend=backend, dtype=dtype), json)
+
+
+@bench_app.command("encode")
+def bench_encode(
+    preset: Preset = "small", seconds: Duration = 5, dtype: Dtype = "float32", json: Json = False
+) -> None:
+    """Measure how long encoding one second of audio takes."""
+    from umtlib import bench
+
+    _show(bench.encode(preset, seconds=seconds, dtype=dtype), json)
+
+
+def _show(values: dict, json: bool) -> None:
+    if json:
+        from json import dumps
+
+        print(dumps(values))
+        return
+    for name, value in values.items():
+        print(f"{name:<20}{value}")
 
 
 @app.command()

@@ -86,12 +86,15 @@ class ModelConfig:
         if not self.domains or len(set(self.domains)) != len(self.domains):
             raise ConfigError(f"domains {self.domains} must be one or more different names")
         for name in self.domains:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-                raise ConfigError(f"domain {name!r}: use letters, digits, '_' and '-' only")
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or name == "all":
+                raise ConfigError(
+                    f"domain {name!r}: use letters, digits, '_' and '-' only, and not 'all'"
+                )
         _check_positive(self)
         if self.encoder.pool % self.encoder.stride:
             raise ConfigError(
-                f"pool {self.encoder.pool} must be a multiple of filter_stride {self.encoder.stride}"
+                f"pool {self.encoder.pool} must be a multiple of the filter stride "
+                f"{self.encoder.stride}"
             )
 
 
@@ -121,10 +124,13 @@ class TrainingConfig:
     spectral_only_steps: int = 0  # first so many steps train the encoder on that alone
     average: float = 0.0  # decay of the exponential average of the weights; 0: none
     bf16: bool = False  # autocast, where the processor computes in bfloat16
+    only: str = ""  # train this domain's decoder alone, everything else is frozen
 
     def __post_init__(self):
         if self.crop < 1 or self.batch < 1:
             raise ConfigError(f"crop {self.crop} and batch {self.batch} must be at least 1")
+        if self.spectral_only_steps and not self.spectral_weight:
+            raise ConfigError("spectral_only_steps needs a spectral_weight above 0")
 
 
 @dataclass(frozen=True)

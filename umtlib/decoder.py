@@ -1,7 +1,8 @@
-"""A domain's WaveNet decoder D_j: latent and past samples to the next sample (section 3.2, Figure 1).
+"""A domain's WaveNet decoder D_j: latent and past samples to the next one (section 3.2, Figure 1).
 
-Internally time stands before channels, (B, T, C): a causal convolution of kernel 2 is then one matrix
-product on ``[x[t - d], x[t]]``, which is how every processor likes it best. Notebook: ``02_the_network``.
+Internally time stands before channels, (B, T, C): a causal convolution of kernel 2 is then one
+matrix product on ``[x[t - d], x[t]]``, which is how every processor likes it best. Notebook:
+``02_the_network``.
 """
 
 import torch

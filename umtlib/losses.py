@@ -1,7 +1,7 @@
 """The losses of section 3.4, as pure functions of network outputs.
 
-Autoencoder: ``CE(D_j(E(O(s))), s) - lambda * CE(C(E(O(s))), j)``, summed over domains j and segments
-s. Classifier: ``CE(C(E(O(s))), j)``. All are in nats.
+Autoencoder: ``CE(D_j(E(O(s))), s) - lambda * CE(C(E(O(s))), j)``, summed over domains j and
+segments s. Classifier: ``CE(C(E(O(s))), j)``. All are in nats.
 """
 
 import torch.nn.functional as F

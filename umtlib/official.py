@@ -87,7 +87,10 @@ def _assemble(config: ModelConfig, tensors: dict[str, Tensor], folder: Path) -> 
     try:
         model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
-        raise CheckpointError(f"the weights in {folder} do not fit its args.pth: {error}") from error
+        reason = str(error).split("\n")[1].strip()[:300]
+        raise CheckpointError(
+            f"the weights in {folder} do not fit its args.pth: {reason}"
+        ) from error
     return model.eval().requires_grad_(False)
 
 
@@ -99,9 +102,7 @@ def _read_args(path: Path) -> argparse.Namespace:
     return args
 
 
-def _config(
-    args: argparse.Namespace, folder: Path, domains: Sequence[str] | None
-) -> ModelConfig:
+def _config(args: argparse.Namespace, folder: Path, domains: Sequence[str] | None) -> ModelConfig:
     def size(name: str, default: int | None = None, largest: int = _LARGEST) -> int:
         value = getattr(args, name, default)
         if type(value) is not int or not 1 <= value <= largest:
@@ -190,7 +191,9 @@ def _unpickle(path: Path) -> Any:
     except CheckpointError:
         raise
     except Exception as error:  # whatever a damaged or hostile pickle provokes in the reader
-        reason = str(error).split("\n")[0].split(". ")[0][:200]
+        reason = (
+            str(error).split("WeightsUnpickler error: ")[-1].split("\n")[0].split(". ")[0][:200]
+        )
         raise CheckpointError(
             f"{path} is truncated, or no file of the authors' code, and was not read: {reason}"
         ) from error

@@ -29,11 +29,13 @@ import torch
 from torch import Tensor
 
 from umtlib import checkpoint, losses
-from umtlib.batches import Batch, Crops, loader
+from umtlib.batches import Crops, loader
 from umtlib.config import Preset, TrainingConfig, from_json, to_json
 from umtlib.corpora.corpus import Corpus
 from umtlib.errors import CheckpointError, ConfigError, TrainingError
-from umtlib.training import State, autocast, spread, start, train_step
+from umtlib.team import Team, join
+from umtlib.training import State, autocast, collect, spread, start, train_step
+from umtlib.translator import MusicTranslator
 
 TRAINING, PROGRESS, TENSORS, LOG = (
     "training.json",
@@ -42,6 +44,8 @@ TRAINING, PROGRESS, TENSORS, LOG = (
     "log.jsonl",
 )
 KEPT = 2  # checkpoints of a run: the newest, and one before it in case the newest is damaged
+UNUSED = 0.01  # nats per sample that the right latent must be better than a wrong one
+FOOLED_NEVER = 0.95  # accuracy of the classifier above which the encoder hides nothing
 BAD_STEPS = 5  # steps in a row without a finite gradient before a run stops itself
 
 
@@ -64,7 +68,9 @@ def train(
     workers: int = 1,
     device: str = "cpu",
     pace: Pace = Pace(),
+    initial: MusicTranslator | None = None,
     on_report: Callable[[dict], None] | None = None,
+    on_validate: Callable[[MusicTranslator, int], list[str]] | None = None,
 ) -> Path:
     """Train a translator, or go on training it.
 
@@ -86,8 +92,13 @@ def train(
         Where to train: ``"cpu"``, ``"cuda"``.
     pace : Pace
         How often to report, validate and save.
+    initial : MusicTranslator, optional
+        Weights to start a new run from; by default random ones, by the preset's seed.
     on_report : callable, optional
         Receives each line of the log as a dict.
+    on_validate : callable, optional
+        Receives the averaged model and the step after each validation, and returns warnings; see
+        `umtlib.watching`.
 
     Returns
     -------
@@ -103,14 +114,17 @@ def train(
         If no intact checkpoint is left, or none can be written.
     """
     run = Path(out)
-    state, seconds = _open(run, preset, resume, device)
-    corpus = Corpus(data)
-    crops = Crops(corpus, state.model.domains, preset.training, "train", steps)
-    log = _Log(run, state.step, seconds, preset.training.crop * preset.training.batch, on_report)
-    bad = 0
-    with _stop_signal() as stopped:
-        for batch in loader(crops, state.step, workers):
-            report = train_step(state, _to(batch, device), preset.training, steps)
+    config = preset.training
+    with join(device) as team, _stop_signal() as stopped:
+        state, seconds = _open(run, preset, resume, team, initial)
+        corpus = Corpus(data)
+        names = (config.only,) if config.only else state.model.domains
+        crops = Crops(corpus, names, config, "train", steps * team.size)
+        mine = range(state.step * team.size + team.rank, len(crops), team.size)
+        log = _Log(run, state, seconds, config.crop * config.batch * team.size, on_report)
+        bad = 0
+        for batch in loader(crops, mine, workers):
+            report = train_step(state, batch.to(team.device), config, steps)
             log.add(batch.domain, report)
             bad = bad + 1 if report["bad"] else 0
             if bad == BAD_STEPS:
@@ -118,23 +132,35 @@ def train(
                     f"{bad} steps in a row had no finite gradient, up to step {state.step}; lower "
                     f"the learning rate or turn bf16 off; the last checkpoint in {run} is good"
                 )
-            last = state.step == steps or stopped()
-            if state.step % pace.report == 0 or last:
-                log.write(state.step)
-            if state.step % pace.validate == 0 or state.step == steps:
-                spread(state, preset.training)
-                log.note(state.step, validate(state.average, corpus, preset.training))
-            if (state.step % pace.save == 0 and not bad) or last:
-                save(run, state, preset.training, log.seconds)
-            if last:
+            stop = team.any(stopped())
+            if stop or _due(state.step, pace.report, steps):
+                log.write()
+            if _due(state.step, pace.validate, steps):
+                _gather(state, config)
+                if team.rank == 0:
+                    found = validate(state.average, corpus, config)
+                    heard = on_validate(state.average, state.step) if on_validate else []
+                    log.note(found | {"warnings": warnings(found) + heard})
+            if stop or (_due(state.step, pace.save, steps) and not bad):
+                save(run, state, config, log.seconds)
+            if stop:
                 break
     return checkpoint.newest(run)
 
 
-def _open(run: Path, preset: Preset, resume: bool, device: str) -> tuple[State, float]:
+def _due(step: int, every: int, steps: int) -> bool:
+    return step % every == 0 or step == steps
+
+
+def _open(
+    run: Path, preset: Preset, resume: bool, team: Team, initial: MusicTranslator | None
+) -> tuple[State, float]:
     """Return the state to start from, and the seconds that it took to get there."""
-    state = start(preset.model, preset.training, device)
+    state = start(preset.model, preset.training, team)
     if not checkpoint.checkpoints(run):
+        if initial is not None:
+            for model in (state.model, state.average):
+                model.load_state_dict(initial.state_dict())
         return state, 0.0
     if not resume:
         raise TrainingError(
@@ -148,29 +174,41 @@ def _open(run: Path, preset: Preset, resume: bool, device: str) -> tuple[State, 
         raise CheckpointError(f"{folder} is no training checkpoint: {error}") from error
     if (checkpoint.read_config(folder), training) != (preset.model, preset.training):
         raise TrainingError(f"{run} was started with another configuration; see {folder}")
+    if progress["processes"] != team.size:
+        raise TrainingError(
+            f"{run} was trained by {progress['processes']} processes; continue it with as many, "
+            f"not {team.size}: a step is made of one batch for each"
+        )
     state.step = progress["step"]
     restore(state, checkpoint.read_tensors(folder / TENSORS), folder)
     return state, progress["seconds"]
 
 
-def save(run: Path, state: State, config: TrainingConfig, seconds: float) -> Path:
-    """Write a checkpoint, then remove those older than the last two."""
-    folder = run / checkpoint.STEP.format(state.step)
-    if folder.exists():  # damaged, or the run would have gone on from it
-        shutil.rmtree(folder)
+def _gather(state: State, config: TrainingConfig) -> None:
+    """Make the state whole: decoders of other ranks, and copies of shared weights."""
+    collect(state)
     spread(state, config)
-    progress = {"step": state.step, "seconds": round(seconds, 1)}
-    files = {
-        checkpoint.CONFIG: to_json(state.model.config).encode(),
-        checkpoint.WEIGHTS: state.average.state_dict(),
-        TRAINING: to_json(config).encode(),
-        PROGRESS: json.dumps(progress).encode(),
-        TENSORS: tensors(state),
-    }
-    checkpoint.write(folder, files)
-    for old in checkpoint.checkpoints(run)[:-KEPT]:
-        shutil.rmtree(old)
-    return folder
+
+
+def save(run: Path, state: State, config: TrainingConfig, seconds: float) -> None:
+    """Write a checkpoint, then remove those older than the last two. All ranks must call this."""
+    _gather(state, config)
+    if state.team.rank == 0:
+        progress = {"step": state.step, "seconds": round(seconds, 1), "processes": state.team.size}
+        folder = run / checkpoint.STEP.format(state.step)
+        if folder.exists():  # damaged, or the run would have gone on from it
+            shutil.rmtree(folder)
+        files = {
+            checkpoint.CONFIG: to_json(state.model.config).encode(),
+            checkpoint.WEIGHTS: state.average.state_dict(),
+            TRAINING: to_json(config).encode(),
+            PROGRESS: json.dumps(progress).encode(),
+            TENSORS: tensors(state),
+        }
+        checkpoint.write(folder, files)
+        for old in checkpoint.checkpoints(run)[:-KEPT]:
+            shutil.rmtree(old)
+    state.team.any(False)  # nobody goes on before the checkpoint is there
 
 
 def tensors(state: State) -> dict[str, Tensor]:
@@ -203,7 +241,9 @@ def restore(state: State, saved: Mapping[str, Tensor], folder: Path) -> None:
 
 
 @torch.no_grad()
-def validate(model, corpus: Corpus, config: TrainingConfig, batches: int = 2) -> dict:
+def validate(
+    model: MusicTranslator, corpus: Corpus, config: TrainingConfig, batches: int = 2
+) -> dict[str, dict[str, float]]:
     """Measure a translator on held-out segments, always the same ones.
 
     Parameters
@@ -224,11 +264,11 @@ def validate(model, corpus: Corpus, config: TrainingConfig, batches: int = 2) ->
         the latent of another segment (as good: the decoder ignores the latent); ``accuracy``: of
         the classifier.
     """
-    config = replace(config, batch=8)
-    crops = Crops(corpus, model.domains, config, "val", batches * len(model.domains))
+    names = (config.only,) if config.only else model.domains
+    crops = Crops(corpus, names, replace(config, batch=8), "val", batches * len(names))
     sums: dict[str, list[list[float]]] = defaultdict(list)
-    for batch in loader(crops, 0, workers=0):
-        batch = _to(batch, next(model.parameters()).device)
+    for batch in loader(crops, range(len(crops)), workers=0):
+        batch = batch.to(next(model.parameters()).device)
         decoder = model.decoders[batch.domain]
         with autocast(config, batch.target.device):
             latent = model.encode(batch.heard)
@@ -244,22 +284,35 @@ def validate(model, corpus: Corpus, config: TrainingConfig, batches: int = 2) ->
     }
 
 
-def _to(batch: Batch, device) -> Batch:
-    moved = (codes.to(device) for codes in (batch.heard, batch.given, batch.target))
-    return Batch(batch.domain, *moved)
+def warnings(found: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Say in plain words what a validation shows to be going wrong."""
+    said = [
+        f"the decoder of {name} does not use the latent: another segment's is as good"
+        for name, nats in found["nats"].items()
+        if found["nats_wrong_latent"][name] - nats < UNUSED
+    ]
+    accuracy = sum(found["accuracy"].values()) / len(found["accuracy"])
+    if len(found["accuracy"]) > 1 and accuracy > FOOLED_NEVER:
+        said.append(
+            f"the classifier is right for {accuracy:.0%} of the segments: the latent still tells "
+            "the domain; a larger confusion_weight would hide it"
+        )
+    return said
 
 
 class _Log:
     """``log.jsonl``: means since the last line, with the lines after a resumed step removed."""
 
-    def __init__(self, run: Path, step: int, seconds: float, samples: int, on_report):
-        self.path, self.samples, self.on_report = run / LOG, samples, on_report
+    def __init__(self, run: Path, state: State, seconds: float, samples: int, on_report):
+        self.path, self.state, self.samples = run / LOG, state, samples
+        self.on_report = on_report
         self.began = time.monotonic() - seconds
         self.since, self.sums = self.began + seconds, defaultdict(list)
-        run.mkdir(parents=True, exist_ok=True)
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        if state.team.rank == 0:
+            run.mkdir(parents=True, exist_ok=True)
+            lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
+            kept = [x for x in lines if x.endswith("}") and json.loads(x)["step"] <= state.step]
+            self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
     @property
     def seconds(self) -> float:
@@ -272,18 +325,22 @@ class _Log:
         if "reconstruction" in report:
             self.sums[domain].append(report["reconstruction"])
 
-    def write(self, step: int) -> None:
+    def write(self) -> None:
+        """Write the means over all ranks."""
         now = time.monotonic()
         rate = len(self.sums["bad"]) * self.samples / (now - self.since)
-        means = {
-            name: sum(values) if name == "bad" else round(sum(values) / len(values), 4)
-            for name, values in self.sums.items()
-        }
+        together = defaultdict(list)
+        for sums in self.state.team.gather(dict(self.sums)):
+            for name, values in sums.items():
+                together[name] += values
+        means = {name: round(sum(values) / len(values), 4) for name, values in together.items()}
+        means["bad"] = sum(together["bad"])
         self.since, self.sums = now, defaultdict(list)
-        self.note(step, {"samples_per_second": round(rate)} | means)
+        if self.state.team.rank == 0:
+            self.note({"samples_per_second": round(rate)} | means)
 
-    def note(self, step: int, values: dict) -> None:
-        line = {"step": step, "seconds": round(self.seconds, 1)} | values
+    def note(self, values: dict) -> None:
+        line = {"step": self.state.step, "seconds": round(self.seconds, 1)} | values
         with self.path.open("a", encoding="utf-8") as out:
             out.write(json.dumps(line) + "\n")
         if self.on_report:

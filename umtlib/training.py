@@ -7,7 +7,8 @@ while the encoder makes the classifier fail. The loop around it is in `umtlib.ru
 """
 
 import copy
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from umtlib import losses
 from umtlib.batches import Batch
 from umtlib.config import ModelConfig, TrainingConfig
+from umtlib.team import Team
 from umtlib.translator import MusicTranslator, build
 
 
@@ -36,6 +38,8 @@ class State:
         What one translates with: the exponential average of the weights, or the model itself.
     optimizers : dict
         Adam for ``encoder``, ``classifier`` and each ``decoders.<name>``.
+    team : Team
+        The processes that train together.
     """
 
     step: int
@@ -43,10 +47,21 @@ class State:
     spectral_head: nn.Conv1d
     average: MusicTranslator
     optimizers: dict[str, torch.optim.Adam]
+    team: Team = Team()
+
+    def domain_of(self, rank: int, step: int) -> str:
+        """Return the domain that a rank trains at a step: they take turns."""
+        return self.model.domains[(step * self.team.size + rank) % len(self.model.domains)]
+
+    @property
+    def one_decoder_per_rank(self) -> bool:
+        """Whether each rank trains a domain of its own, as in the paper."""
+        return self.team.size == len(self.model.domains) > 1
 
 
-def start(model_config: ModelConfig, config: TrainingConfig, device: str = "cpu") -> State:
+def start(model_config: ModelConfig, config: TrainingConfig, team: Team = Team()) -> State:
     """Return the state before the first step; its random weights depend on the seed alone."""
+    device = team.device
     model = build(model_config, config.seed).to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -58,7 +73,7 @@ def start(model_config: ModelConfig, config: TrainingConfig, device: str = "cpu"
         name: torch.optim.Adam([p for m in modules for p in m.parameters()], foreach=True)
         for name, modules in parts.items()
     }
-    return State(0, model, head, average, optimizers)
+    return State(0, model, head, average, optimizers, team)
 
 
 def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
@@ -101,62 +116,108 @@ def train_step(state: State, batch: Batch, config: TrainingConfig, steps: int) -
     if state.step == config.shared_steps > 0:
         unshare(state, config)
     rate = learning_rate(config, state.step, steps)
-    index = state.model.domains.index(batch.domain)
-    with autocast(config, batch.target.device):
+    with autocast(config, batch.target.device), torch.set_grad_enabled(not config.only):
         latent = state.model.encode(batch.heard)
-        guess = state.model.classifier(latent.detach())
-    found = losses.domain(guess, index)
-    report = {"classifier": found.item(), "accuracy": _share(guess.argmax(1) == index)}
-    good = _update(state, ["classifier"], found, rate, config)
-
+    classifier_loss, report = _classification(state, batch, latent.detach(), config)
+    good = bool(config.only) or _update(state, classifier_loss, "classifier", rate, config)
     with autocast(config, batch.target.device):
-        confusion = losses.domain(state.model.classifier(latent), index)
-        parts, trained = _reconstruction(state, batch, latent, config)
-    # The classifier's weights get no gradient here: `_update` asks for those of `trained` only.
+        parts = _reconstruction(state, batch, latent, config)
+        confusion = losses.domain(
+            state.model.classifier(latent), state.model.domains.index(batch.domain)
+        )
+    # The classifier's weights get no gradient here: `_update` asks for the other parts' only.
     total = sum(weight * loss for weight, loss in parts.values())
-    good &= _update(state, trained, total - config.confusion_weight * confusion, rate, config)
+    total = total - config.confusion_weight * confusion
+    good &= _update(state, total, "autoencoder", rate, config)
     state.step += 1
     report |= {name: loss.item() for name, (_, loss) in parts.items()}
     return report | {"bad": float(not good)}
 
 
+def _classification(
+    state: State, batch: Batch, latent: Tensor, config: TrainingConfig
+) -> tuple[Tensor, dict[str, float]]:
+    """Return the classifier's loss, and what to report of it."""
+    index = state.model.domains.index(batch.domain)
+    with autocast(config, latent.device):
+        guess = state.model.classifier(latent)
+    found = losses.domain(guess, index)
+    accuracy = (guess.argmax(1) == index).float().mean().item()
+    return found, {"classifier": found.item(), "accuracy": accuracy}
+
+
 def _reconstruction(
     state: State, batch: Batch, latent: Tensor, config: TrainingConfig
-) -> tuple[dict[str, tuple[float, Tensor]], list[str]]:
-    """Return the weighted losses of restoring the clean audio, and the parts that they train."""
-    parts, trained = {}, ["encoder"]
+) -> dict[str, tuple[float, Tensor]]:
+    """Return the losses of restoring the clean audio, each with its weight."""
+    parts = {}
     if weight := spectral_weight(config, state.step):
         pitches = losses.pitch_spectrogram(batch.target, state.model.config.encoder.pool)
         parts["spectral"] = (weight, losses.spectral(state.spectral_head(latent), pitches))
     if state.step >= config.spectral_only_steps:
-        names = {batch.domain}
-        if state.step < config.shared_steps:
-            names.add(state.model.domains[0])
         logits = decode(state, batch, latent, shared=state.step < config.shared_steps)
         parts["reconstruction"] = (1.0, losses.reconstruction(logits, batch.target))
-        trained += [f"decoders.{name}" for name in sorted(names)]
-    return parts, trained
+    return parts
 
 
-def _update(
-    state: State, names: Iterable[str], loss: Tensor, rate: float, config: TrainingConfig
-) -> bool:
-    """Step the named parts down the gradient of a loss, each clipped alone; False if skipped."""
-    groups = [state.optimizers[name].param_groups[0] for name in names]
-    parameters = [p for group in groups for p in group["params"]]
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=False)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
+def _trained(state: State, kind: str, config: TrainingConfig, rank: int) -> list[str]:
+    """Name the parts that a rank trains at this step by a kind of loss."""
+    if config.only:
+        return [f"decoders.{config.only}"]
+    if kind == "classifier":
+        return ["classifier"]
+    if state.step < config.spectral_only_steps:
+        return ["encoder"]
+    names = {state.domain_of(rank, state.step)}
+    if state.step < config.shared_steps:
+        names.add(state.model.domains[0])
+    return ["encoder", *(f"decoders.{name}" for name in sorted(names))]
+
+
+def _update(state: State, loss: Tensor, kind: str, rate: float, config: TrainingConfig) -> bool:
+    """Step down the gradient of a loss, each part clipped alone; False, and no step, if it is bad.
+
+    On several ranks the step is the one of the mean loss, and bad on all if it is bad on one.
+    """
+    by_rank = [_trained(state, kind, config, rank) for rank in range(state.team.size)]
+    mine = by_rank[state.team.rank]
+    _differentiate(state, loss, mine)
+    users = Counter(name for names in by_rank for name in names)
+    stepped = mine if state.one_decoder_per_rank else sorted(users)
+    _mean_gradients(state, users)
+    groups = {name: state.optimizers[name].param_groups[0] for name in stepped}
     largest = config.clip_norm or float("inf")
-    norms = [nn.utils.clip_grad_norm_(group["params"], largest) for group in groups]
-    good = bool(torch.stack([loss.detach(), *norms]).isfinite().all())
-    for name, group in zip(names, groups, strict=True):
+    norms = [nn.utils.clip_grad_norm_(group["params"], largest) for group in groups.values()]
+    good = not state.team.any(not torch.stack([loss.detach(), *norms]).isfinite().all().item())
+    for name, group in groups.items():
         group["lr"] = rate
         if good:
             state.optimizers[name].step()
             _average(state, name, config)
         state.optimizers[name].zero_grad()
     return good
+
+
+def _differentiate(state: State, loss: Tensor, names: Sequence[str]) -> None:
+    parameters = [p for name in names for p in state.optimizers[name].param_groups[0]["params"]]
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+
+
+def _mean_gradients(state: State, users: Counter[str]) -> None:
+    """Average each part's gradient over the ranks that use it at this step."""
+    if state.team.size == 1:
+        return
+    for name, count in sorted(users.items()):
+        if state.one_decoder_per_rank and count == 1:
+            continue  # a decoder that lives on one rank
+        for parameter in (parameters := state.optimizers[name].param_groups[0]["params"]):
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters]
+        state.team.sum(gradients)
+        torch._foreach_div_(gradients, count)
 
 
 def _average(state: State, name: str, config: TrainingConfig) -> None:
@@ -192,7 +253,7 @@ def _is_own(name: str) -> bool:
 
 def spread(state: State, config: TrainingConfig) -> None:
     """Copy the shared weights to every domain's decoder, while they are shared."""
-    if state.step > config.shared_steps:
+    if not config.shared_steps or state.step > config.shared_steps:
         return
     for model in (state.model, state.average):
         first, *others = model.decoders.values()
@@ -227,5 +288,20 @@ def autocast(config: TrainingConfig, device: torch.device) -> AbstractContextMan
     return torch.autocast(device.type, torch.bfloat16, enabled=config.bf16 and native)
 
 
-def _share(hits: Tensor) -> float:
-    return hits.float().mean().item()
+def collect(state: State) -> None:
+    """Bring every decoder from the rank that trains it to all ranks, before a save."""
+    if not state.one_decoder_per_rank:
+        return
+    own = state.model.domains[state.team.rank]
+    part = f"decoders.{own}"
+    cpu = torch.device("cpu")
+    modules = [
+        {key: value.to(cpu) for key, value in model.get_submodule(part).state_dict().items()}
+        for model in (state.model, state.average)
+    ]
+    received = state.team.gather((modules, state.optimizers[part].state_dict()))
+    for domain, (weights, adam) in zip(state.model.domains, received, strict=True):
+        if domain != own:
+            for model, values in zip((state.model, state.average), weights, strict=True):
+                model.decoders[domain].load_state_dict(values)
+            state.optimizers[f"decoders.{domain}"].load_state_dict(adam)

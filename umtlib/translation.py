@@ -5,6 +5,7 @@ Notebook: ``01_quickstart``.
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,11 +13,13 @@ from torch import Tensor
 
 from umtlib import audio as sound
 from umtlib.errors import ConfigError
-from umtlib.generation import generate
+from umtlib.generation import State, draw_uniforms, generate_many
 from umtlib.translator import MusicTranslator
 
 ALL = "all"
-PIECE = 1 << 18  # samples encoded at a time: 16 s; more takes more memory, not less time
+PIECE = 1 << 18  # samples at a time, 16 s; more takes more memory, not less time
+
+Progress = Callable[[int, int], None]
 
 
 def translate(
@@ -28,7 +31,7 @@ def translate(
     temperature: float = 1.0,
     seed: int = 0,
     backend: str = "auto",
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> np.ndarray | dict[str, np.ndarray]:
     """Translate a recording into one or more musical domains.
 
@@ -53,7 +56,7 @@ def translate(
     backend : str
         Which generator; see `umtlib.generation.generate`.
     progress : callable, optional
-        Called with a domain, the samples done and the samples in all.
+        Called with the samples done in every domain, and the samples of one domain in all.
 
     Returns
     -------
@@ -72,15 +75,11 @@ def translate(
     """
     names = domains(model, to)
     waveform = sound.level(sound.to_mono_16k(audio, sample_rate))
-    latent = encode(model, waveform)
-    results = {}
-    for name in names:
-        tell = (lambda done, n=name: progress(n, done, len(waveform))) if progress else None
-        results[name] = decode(
-            model, name, latent, len(waveform),
-            temperature=temperature, seed=seed, backend=backend, progress=tell,
-        )  # fmt: skip
-    return results[to] if isinstance(to, str) and to != ALL else results
+    sounds = decode(
+        model, names, encode(model, waveform), len(waveform),
+        temperature=temperature, seed=seed, backend=backend, progress=progress,
+    )  # fmt: skip
+    return sounds[to] if isinstance(to, str) and to != ALL else sounds
 
 
 def domains(model: MusicTranslator, to: str | Sequence[str]) -> tuple[str, ...]:
@@ -134,60 +133,85 @@ def encode(model: MusicTranslator, waveform: np.ndarray) -> Tensor:
 
 def decode(
     model: MusicTranslator,
-    domain: str,
+    names: Sequence[str],
     latent: Tensor,
     length: int,
     *,
     temperature: float = 1.0,
     seed: int = 0,
     backend: str = "auto",
-    progress: Callable[[int], None] | None = None,
-) -> np.ndarray:
-    """Generate one domain's audio from a latent.
+    progress: Progress | None = None,
+) -> dict[str, np.ndarray]:
+    """Generate the audio of several domains together from one latent.
 
     Parameters
     ----------
     model : MusicTranslator
         The network.
-    domain : str
-        One of its domains.
+    names : sequence of str
+        Domains of the model.
     latent : Tensor
         Shape (1, latent, F).
     length : int
         Samples wanted, at most F * pool.
-    temperature, seed, backend
+    temperature, seed, backend, progress
         As in `translate`.
-    progress : callable, optional
-        Called with the samples done.
 
     Returns
     -------
-    np.ndarray
-        float32 in [-1, 1] at 16 kHz, shape (length,).
+    dict
+        By domain, float32 in [-1, 1] at 16 kHz, shape (length,); a domain's audio does not depend
+        on which others are made with it.
     """
-    codes = generate(
-        model.decoders[domain],
-        latent,
-        generator=torch.Generator().manual_seed(seed),
-        temperature=temperature,
-        backend=backend,
-        progress=(lambda done: progress(min(done, length))) if progress else None,
-    )
-    return model.to_waveform(codes[0, :length]).numpy()
+    pool = model.config.encoder.pool
+    decoders = [model.decoders[name] for name in names]
+    states = [_seeded(seed) for _ in names]
+    sounds = {name: np.empty(length, np.float32) for name in names}
+    for first, part in enumerate(latent.split(max(1, PIECE // pool), dim=2)):
+        start = first * max(1, PIECE // pool) * pool
+        codes = generate_many(
+            decoders, part,
+            temperature=temperature, backend=backend, states=states,
+            progress=progress and partial(_tell, progress, start, length),
+        )  # fmt: skip
+        for name, found in zip(names, codes, strict=True):
+            waveform = model.to_waveform(found[0, : length - start])
+            sounds[name][start : start + len(waveform)] = waveform.numpy()
+    return sounds
+
+
+def _seeded(seed: int) -> State:
+    state = State()
+    draw_uniforms(1, 0, torch.Generator().manual_seed(seed), state)
+    return state
+
+
+def _tell(progress: Progress, start: int, length: int, done: int) -> None:
+    progress(min(start + done, length), length)
 
 
 def speed(
-    model: MusicTranslator, *, temperature: float = 1.0, backend: str = "auto", samples: int = 200
+    model: MusicTranslator,
+    names: Sequence[str],
+    *,
+    temperature: float = 1.0,
+    backend: str = "auto",
+    samples: int = 800,
 ) -> float:
-    """Measure how fast audio is generated here, in seconds of audio per second.
+    """Measure how fast these domains are generated together here.
 
-    Rounds up to whole latent frames. A first run, not timed, lets the backend get ready.
+    Returns
+    -------
+    float
+        Seconds of audio per second, the domains added up. The measurement takes two times
+        ``samples`` (rounded up to a latent frame) in every domain; the first lets the backend
+        get ready and is not timed.
     """
-    pool = model.config.encoder.pool
-    device = next(model.parameters()).device
-    latent = torch.zeros(1, model.config.encoder.latent, -(-samples // pool), device=device)
-    began = time.perf_counter()
+    encoder = model.config.encoder
+    latent = torch.zeros(1, encoder.latent, -(-samples // encoder.pool))
+    latent = latent.to(next(model.parameters()).device)
     for _ in range(2):
         began = time.perf_counter()
-        decode(model, model.domains[0], latent, 1, temperature=temperature, backend=backend)
-    return latent.shape[2] * pool / sound.SAMPLE_RATE / (time.perf_counter() - began)
+        decode(model, names, latent, 1, temperature=temperature, backend=backend)
+    seconds = latent.shape[2] * encoder.pool / sound.SAMPLE_RATE * len(names)
+    return seconds / (time.perf_counter() - began)

@@ -1,5 +1,7 @@
 """`MusicTranslator`: the whole of Figure 1 in one module."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -8,6 +10,7 @@ from umtlib.classifier import Classifier
 from umtlib.config import ModelConfig
 from umtlib.decoder import Decoder
 from umtlib.encoder import Encoder
+from umtlib.errors import ConfigError
 
 
 class MusicTranslator(nn.Module):
@@ -54,6 +57,34 @@ class MusicTranslator(nn.Module):
         decoder = next(iter(self.decoders.values()))
         parts = {"encoder": self.encoder, "decoder": decoder, "classifier": self.classifier}
         return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+
+
+def with_domain(model: MusicTranslator, name: str, like: str | None = None) -> MusicTranslator:
+    """Return a copy of a translator with one more decoder, to be trained on its own (section 3.4).
+
+    Parameters
+    ----------
+    model : MusicTranslator
+        Its encoder and decoders are copied as they are.
+    name : str
+        The new domain; it must not be there yet.
+    like : str, optional
+        The domain whose decoder the new one starts from; by default the first.
+
+    Raises
+    ------
+    ConfigError
+        If the name is taken or not allowed, or ``like`` is no domain.
+    """
+    like = model.domains[0] if like is None else like
+    if like not in model.domains:
+        raise ConfigError(f"unknown domain {like!r}; this model has {', '.join(model.domains)}")
+    grown = build(replace(model.config, domains=(*model.domains, name)))
+    weights = grown.state_dict()
+    for key, value in model.state_dict().items():
+        weights[key][: len(value)] = value  # the classifier's last layer has one row more
+    grown.decoders[name].load_state_dict(model.decoders[like].state_dict())
+    return grown
 
 
 def build(config: ModelConfig, seed: int = 0) -> MusicTranslator:

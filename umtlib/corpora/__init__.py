@@ -1,0 +1,1 @@
+"""Where audio comes from: scores, folders and public data sets, all brought to one format."""

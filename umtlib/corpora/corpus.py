@@ -14,6 +14,8 @@ and why.
 import hashlib
 import json
 import os
+import secrets
+import wave
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from scipy.io import wavfile
 
 from umtlib.errors import CorpusError
 
@@ -108,10 +109,10 @@ class Corpus:
 def _open_audio(path: str) -> np.ndarray:
     try:
         if path.endswith(".wav"):
-            rate, samples = wavfile.read(path, mmap=True)
+            rate, samples = _map_wav(path)
         else:
             samples, rate = soundfile.read(path, dtype="int16")
-    except (OSError, ValueError, soundfile.LibsndfileError) as error:
+    except (OSError, EOFError, ValueError, wave.Error, soundfile.LibsndfileError) as error:
         raise CorpusError(f"cannot read {path}: {error}; prepare the corpus again") from error
     if rate != SAMPLE_RATE or samples.ndim != 1 or samples.dtype != np.int16:
         raise CorpusError(
@@ -120,24 +121,40 @@ def _open_audio(path: str) -> np.ndarray:
     return samples
 
 
+def _map_wav(path: str) -> tuple[int, np.ndarray]:
+    """Map a file's samples read-only, so that they are never part of a process's own memory."""
+    with open(path, "rb") as file, wave.open(file) as wav:
+        if (wav.getnchannels(), wav.getsampwidth()) != (1, 2):
+            return 0, np.zeros(0)  # refused by the caller
+        # `wave` has read up to the first sample.
+        return wav.getframerate(), np.memmap(file, "<i2", "r", file.tell(), (wav.getnframes(),))
+
+
 def read_manifest(path: Path) -> Iterator[Track]:
     """Yield the tracks of a manifest; `CorpusError` names the line that cannot be read."""
     if not path.is_file():
-        raise CorpusError(f"{path.parent} is no corpus: it has no {path.name}; make one with 'umt corpus'")
+        raise CorpusError(
+            f"{path.parent} is no corpus: it has no {path.name}; make one with 'umt corpus'"
+        )
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 yield Track.from_json(line)
             except (ValueError, KeyError, TypeError) as error:
-                raise CorpusError(f"{path}, line {number}: {error}; prepare the corpus again") from error
+                raise CorpusError(
+                    f"{path}, line {number}: {error}; prepare the corpus again"
+                ) from error
 
 
 def write_manifest(path: Path, lines: Iterable[Track | Mapping]) -> None:
     """Write tracks (or plain mappings, for ``skipped.jsonl``) one a line, atomically."""
-    part = path.with_name(path.name + ".part")
+    # Two processes that merge the same shards may write at the same time: equal lines, own files.
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     with part.open("w", encoding="utf-8") as out:
         for line in lines:
-            text = line.to_json() if isinstance(line, Track) else json.dumps(line, ensure_ascii=False)
+            text = (
+                line.to_json() if isinstance(line, Track) else json.dumps(line, ensure_ascii=False)
+            )
             out.write(text + "\n")
         out.flush()
         os.fsync(out.fileno())

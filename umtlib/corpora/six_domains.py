@@ -36,7 +36,6 @@ from umtlib.corpora.instruments import DOMAINS, UNSEEN
 from umtlib.corpora.pairs import PAIR_SECONDS, PAIRS
 from umtlib.corpora.performing import Performance, perform
 from umtlib.corpora.scores import Score
-from umtlib.corpora.whistle import whistle
 from umtlib.errors import CorpusError
 
 Progress = Callable[[str, int, int], None]
@@ -127,7 +126,8 @@ def build(
     seed : int
         Everything that is drawn follows from it.
     workers : int, optional
-        Processes; one per CPU by default. The result does not depend on it.
+        Processes; one per CPU by default, and none besides this one for 1. The result does not
+        depend on it.
     mini : bool
         A few minutes in FLAC, as it ships, in place of three and a half hours in WAV.
     soundfont : path, optional
@@ -174,14 +174,20 @@ def render_corpus(
 
 
 def _each(work: Callable, items: list, workers: int | None, stage: str, tell: Progress) -> list:
-    """Do `work` on all items, in parallel but in order."""
-    results = []
+    """Do `work` on all items, in parallel but in order; one worker means this very process."""
     tell(stage, 0, len(items))
+    if workers == 1:
+        return _collect(map(work, items), stage, len(items), tell)
     with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        for result in pool.map(work, items, chunksize=2):
-            results.append(result)
-            tell(stage, len(results), len(items))
-    return results
+        return _collect(pool.map(work, items, chunksize=2), stage, len(items), tell)
+
+
+def _collect(results: Iterable, stage: str, total: int, tell: Progress) -> list:
+    collected = []
+    for result in results:
+        collected.append(result)
+        tell(stage, len(collected), total)
+    return collected
 
 
 def _read_scores(out: Path, workers: int | None, tell: Progress) -> tuple[list[Score], list[dict]]:
@@ -382,5 +388,7 @@ def _render_version(job: Job, take: Take, name: str) -> str:
 
 
 def _whistled(take: Take) -> np.ndarray:
+    from umtlib.corpora.whistle import whistle  # its scipy.signal costs every worker a second
+
     song = [(note.onset, note.offset, note.pitch) for note in take.performance.notes]
     return whistle(song, PAIR_SECONDS, np.random.default_rng(take.seed))

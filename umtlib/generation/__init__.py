@@ -135,17 +135,6 @@ def generate_many(
     return [job.codes for job in jobs]
 
 
-def fastest() -> str:
-    """Return the name of the fastest backend that runs here.
-
-    Warns
-    -----
-    RuntimeWarning
-        Once, if there is no compiler and PyTorch has to do.
-    """
-    return _fastest()
-
-
 def thread_count(threads: int | None = None) -> int:
     """Return how many threads to use: the argument, else ``UMT_THREADS``, else torch's number."""
     if threads is None:
@@ -156,15 +145,19 @@ def thread_count(threads: int | None = None) -> int:
 
 
 @cache
-def _fastest() -> str:
+def fastest() -> str:
+    """Return the name of the fastest backend that runs here.
+
+    Warns
+    -----
+    RuntimeWarning
+        Once, if the kernel cannot be compiled and PyTorch has to do.
+    """
     try:
         build.load()
     except GenerationError as error:
-        warnings.warn(
-            f"{error}. Generating with PyTorch instead, hundreds of times slower.",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+        text = f"{error}. Generating with PyTorch instead: hundreds of times slower."
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
         return "reference"
     return "cpu"
 
@@ -191,9 +184,7 @@ class _Job:
         if backend == "cpu":
             self.run, self.options = cpu.run, {"dtype": dtype, "threads": threads}
         self.done = 0
-        self.codes = torch.empty(
-            latent.shape[0], latent.shape[2] * decoder.pool, dtype=torch.long
-        )
+        self.codes = torch.empty(latent.shape[0], latent.shape[2] * decoder.pool, dtype=torch.long)
         if uniforms is None:
             draw_uniforms(latent.shape[0], 0, generator, state)  # take the seeds, in order
 

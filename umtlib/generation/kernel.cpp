@@ -24,9 +24,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <future>
 #include <memory>
 #include <new>
 #include <thread>
@@ -63,9 +65,9 @@ inline Floats same(float value) { return Floats{} + value; }
 inline Floats largest(Floats a, Floats b) { return a > b ? a : b; }
 inline Floats smallest(Floats a, Floats b) { return a < b ? a : b; }
 
-// e^x within 2 units in the last place, |x| clipped to 80: x = n ln 2 + r, Taylor series in r.
+// e^x within 2 units in the last place, x clipped to [-80, 40]: x = n ln 2 + r, Taylor series in r.
 inline Floats exponential(Floats x) {
-  x = largest(smallest(x, same(80.f)), same(-80.f));
+  x = largest(smallest(x, same(40.f)), same(-80.f));
   const float shift = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
   Floats shifted = x * 1.44269504f + shift;
   Floats n = shifted - shift;
@@ -80,10 +82,9 @@ inline Floats exponential(Floats x) {
   return (Floats)((Words)sum + ((Words)shifted << 23));  // times 2^n
 }
 
-// sigmoid(a) tanh(b), with one division.
+// sigmoid(a) tanh(b), with one division. The clip at 40 keeps the product finite.
 inline Floats gate(Floats a, Floats b) {
-  Floats p = exponential(smallest(-a, same(40.f)));
-  Floats q = exponential(smallest(-2.f * b, same(40.f)));  // so that the product stays finite
+  const Floats p = exponential(-a), q = exponential(-2.f * b);
   return (1.f - q) / ((1.f + p) * (1.f + q));
 }
 
@@ -129,6 +130,11 @@ struct Bfloat16 {
 // ----------------------------------------------------------------------------------- products
 
 inline int round_up(int value, int unit) { return (value + unit - 1) / unit * unit; }
+
+using Clock = std::chrono::steady_clock;
+inline float seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<float>(Clock::now() - begin).count();
+}
 
 template <class Number>
 int words(int values) {
@@ -204,6 +210,9 @@ void product(const Matrix& matrix, int first, int last, int columns, Columns<con
 // ------------------------------------------------------------------------- the packed decoder
 
 constexpr int CODES = 256, PARTS = 2, AHEAD = 8;
+constexpr int PATIENCE = 2000, LOSS = 10000;  // spins in a wait; microseconds before a team quits
+// In front of a stream's state: its position, two timings, a count, and from HEADER its last codes.
+constexpr int HEADER = 16;
 
 // The decoder as `weights.py` hands it over: row-major float32 matrices (outputs, inputs).
 struct Source {
@@ -382,7 +391,7 @@ void pack_all(Packer& packer, const Source& s, Network& net) {
   const int width = z.channels + z.skip;
   net.layers.clear();
   net.table.clear();
-  net.state_words = 16 + round_up(z.kernel, 16);  // the position and the last codes come first
+  net.state_words = HEADER + round_up(z.kernel, 16);  // the last codes come next
   for (int l = 0; l < z.layers; ++l) {
     net.layers.push_back(pack_layer<Number>(packer, s, z, l));
     net.layers.back().ring = net.state_words;
@@ -426,14 +435,15 @@ void pack(const Source& source, Network& net) {
 // What the one or two threads that make the same streams share. A thread writes the sums of its
 // parts, arrives, and waits for the other one before it adds them.
 struct Team {
-  int members;
   struct alignas(64) Counter {
     std::atomic<int64_t> value{0};
   } arrived[PARTS];
+  std::atomic<int64_t> lost{0};  // microseconds in which the other thread did not have its core
+  bool quit = false;             // written by member 0 before a meeting, read by both after it
   Owned<float> residual[2][PARTS];  // two sets: a layer's sums are read while the next one's appear
   Owned<float> skips[PARTS], scores[PARTS];
 
-  Team(const Sizes& z, int streams, int threads) : members(threads) {
+  Team(const Sizes& z, int streams) {
     for (int part = 0; part < PARTS; ++part) {
       for (auto& set : residual) set[part] = allocate<float>(size_t(streams) * z.residual);
       skips[part] = allocate<float>(size_t(streams) * z.skips);
@@ -442,18 +452,21 @@ struct Team {
   }
 
   void arrive(int member, int64_t meeting) {
-    if (members > 1) arrived[member].value.store(meeting, std::memory_order_release);
+    arrived[member].value.store(meeting, std::memory_order_release);
   }
 
-  // Spins, as the other one is a microsecond away at most; but if its core is taken, gives way.
+  // Spins, as the other one is a microsecond away; but if it has lost its core, gives way.
   void wait(int member, int64_t meeting) {
-    if (members == 1) return;
     const std::atomic<int64_t>& other = arrived[1 - member].value;
-    for (int spins = 0; other.load(std::memory_order_acquire) < meeting; ++spins)
-      if (spins > 1000) std::this_thread::yield();
+    for (int spins = 0; spins < PATIENCE; ++spins) {
+      if (other.load(std::memory_order_acquire) >= meeting) return;
 #if defined(__x86_64__)
-      else __builtin_ia32_pause();
+      __builtin_ia32_pause();
 #endif
+    }
+    const Clock::time_point begin = Clock::now();
+    while (other.load(std::memory_order_acquire) < meeting) std::this_thread::yield();
+    lost.fetch_add(seconds_since(begin) * 1e6f, std::memory_order_relaxed);
   }
 };
 
@@ -463,11 +476,11 @@ struct Team {
 template <class Number>
 class Worker {
  public:
-  Worker(const Network& net, const Call& call, Team& team, int first_stream, int streams, int member)
+  Worker(const Network& net, const Call& call, Team& team, int first_stream, int streams,
+         int member, int members)
       : net(net), z(net.sizes), call(call), team(team), first_stream(first_stream), N(streams),
-        member(member), first(team.members == 1 ? 0 : member),
-        last(team.members == 1 ? PARTS : member + 1),
-        ahead(N == 1 ? AHEAD : N == 2 ? AHEAD / 2 : 1), samples(int64_t(call.frames) * call.pool) {
+        member(member), shared(members > 1), first(shared ? member : 0),
+        last(shared ? member + 1 : PARTS), ahead(N == 1 ? AHEAD : N == 2 ? AHEAD / 2 : 1) {
     base = allocate<float>(size_t(N) * conditions());
     early = allocate<float>(size_t(z.layers) * N * ahead * rows());
     hidden = allocate<float>(size_t(N) * std::max(rows(), PARTS * z.head));
@@ -477,23 +490,27 @@ class Worker {
     summed = allocate<Word>(size_t(N) * z.skips);
     past = allocate<int32_t>(size_t(N) * z.kernel);
     frame = allocate<Word>(z.latent);
-    std::memcpy(&start, state(0), sizeof start);
-    for (int n = 0; n < N; ++n) std::memcpy(&past[n * z.kernel], state(n) + 16, 4 * z.kernel);
   }
 
-  void run() {
-    for (int64_t t = 0; t < samples; ++t) {
-      if (t % call.pool == 0) condition(t / call.pool);
+  // The samples t, t + 1, ... of a latent frame. Returns where it stopped: at the frame's end, or
+  // earlier if the team has quit.
+  int run(int frame, int t) {
+    std::memcpy(&position, state(0), sizeof position);
+    for (int n = 0; n < N; ++n) std::memcpy(&past[n * z.kernel], state(n) + HEADER, 4 * z.kernel);
+    condition(frame);
+    for (fresh = true; t < call.pool && !(shared && team.quit); ++t, ++position, fresh = false) {
       embed();
-      for (int l = 0; l < z.layers; ++l) layer(l, t);
+      for (int l = 0; l < z.layers; ++l) layer(l);
       head();
-      for (int n = 0; n < N; ++n) choose(n, t);
+      for (int n = 0; n < N; ++n) choose(n, frame * int64_t(call.pool) + t);
     }
-    if (member != 0) return;
-    const int64_t position = start + samples;
+    return t;
+  }
+
+  void save() {
     for (int n = 0; n < N; ++n) {
       std::memcpy(state(n), &position, sizeof position);
-      std::memcpy(state(n) + 16, &past[n * z.kernel], 4 * z.kernel);
+      std::memcpy(state(n) + HEADER, &past[n * z.kernel], 4 * z.kernel);
     }
   }
 
@@ -502,13 +519,22 @@ class Worker {
   const Sizes& z;
   const Call& call;
   Team& team;
-  const int first_stream, N, member, first, last;  // parts [first, last) are ours
-  const int ahead;        // samples for which a dilated tap is taken at once
-  const int64_t samples;
-  int64_t start = 0, meeting = 0;  // position of the first sample; count of meetings
+  const int first_stream, N, member;
+  const bool shared;
+  const int first, last;              // parts [first, last) are ours
+  const int ahead;                    // samples for which a dilated tap is taken at once
+  int64_t position = 0, meeting = 0;  // samples before this one; meetings so far
+  bool fresh = true;                  // nothing has been taken ahead yet
   Owned<float> base, early, hidden, x;
   Owned<Word> input, gated, summed, frame;
   Owned<int32_t> past;
+
+  void arrive() {
+    if (shared) team.arrive(member, ++meeting);
+  }
+  void wait() {
+    if (shared) team.wait(member, meeting);
+  }
 
   int rows() const { return PARTS * z.hidden; }
   int conditions() const { return z.layers * rows() + PARTS * z.head; }
@@ -516,9 +542,10 @@ class Worker {
   Columns<float> all(Owned<float>& memory, int step) const { return {memory.get(), step}; }
 
   // What the latent frame adds to every layer, and to the head.
-  void condition(int64_t f) {
+  void condition(int f) {
     for (int n = 0; n < N; ++n) {
-      const float* latent = call.latent + ((first_stream + n) * call.frames + f) * z.latent;
+      const float* latent =
+          call.latent + (int64_t(first_stream + n) * call.frames + f) * z.latent;
       std::memcpy(frame.get(), latent, 4 * z.latent);
       float* to = base.get() + size_t(n) * conditions();
       for (const Layer& layer : net.layers) {
@@ -551,7 +578,7 @@ class Worker {
     if (last == PARTS) std::memset(team.skips[1].get(), 0, sizeof(float) * N * z.skips);
   }
 
-  void layer(int l, int64_t t) {
+  void layer(int l) {
     const Layer& layer = net.layers[l];
     const int width = words<Number>(z.channels);
     for (int n = 0; n < N; ++n)
@@ -560,9 +587,8 @@ class Worker {
     const Columns<const Word> now{input.get(), z.residual / Number::PER_WORD};
 
     const int block = std::min(layer.dilation, ahead);
-    const int64_t position = start + t;
     const int k = position % block;
-    if (k == 0 || t == 0) look_ahead(l, position - k, k, block);
+    if (k == 0 || fresh) look_ahead(l, k, block);
     float* from = early.get() + (size_t(l) * N * ahead + k) * rows();
     product<Number>(layer.current, first * z.hidden / PANEL, last * z.hidden / PANEL, N, now,
                     {from + first * z.hidden, ahead * rows()},
@@ -573,14 +599,14 @@ class Worker {
     for (int part = first; part < last && !over; ++part)
       product<Number>(layer.residual[part], 0, z.residual / PANEL, N, gates(part, z.gates),
                       {part ? nullptr : x.get(), z.residual}, all(team.residual[l & 1][part], z.residual));
-    if (!over) team.arrive(member, ++meeting);
+    if (!over) arrive();
     for (int part = first; part < last; ++part) {
       const Columns<float> skips = all(team.skips[part], z.skips);
       product<Number>(layer.skip[part], 0, z.skips / PANEL, N, gates(part, z.gates),
                       {skips.first, skips.step}, skips);
     }
-    if (over) team.arrive(member, ++meeting);
-    team.wait(member, meeting);
+    if (over) arrive();
+    wait();
     // Only now has everybody read the row that this replaces.
     for (int n = 0; n < N && member == 0; ++n)
       std::memcpy(state(n) + layer.ring + position % layer.dilation * width, now[n], 4 * width);
@@ -592,11 +618,11 @@ class Worker {
       }
   }
 
-  // W_prev x[t - d] for the samples position + k .. position + block - 1.
-  void look_ahead(int l, int64_t position, int k, int block) {
+  // W_prev x[t - d] for this sample, number k of a block, and those that follow in the block.
+  void look_ahead(int l, int k, int block) {
     const Layer& layer = net.layers[l];
     const int width = words<Number>(z.channels);
-    const size_t slot = layer.ring + (position % layer.dilation + k) * width;
+    const size_t slot = layer.ring + position % layer.dilation * width;
     const int from = first * z.hidden, panel = from / PANEL, until = last * z.hidden / PANEL;
     float* to = early.get() + (size_t(l) * N * ahead + k) * rows() + from;
     if (ahead == 1)
@@ -644,8 +670,9 @@ class Worker {
       product<Number>(net.logits[part], 0, CODES / PANEL, N, gates(part, z.head),
                       {part ? nullptr : net.logits_bias, 0}, all(team.scores[part], CODES));
     }
-    team.arrive(member, ++meeting);
-    team.wait(member, meeting);
+    if (shared && member == 0) team.quit = team.lost.load(std::memory_order_relaxed) > LOSS;
+    arrive();
+    wait();
   }
 
   // The smallest code whose cumulative probability exceeds u. Every member does it: nothing to tell.
@@ -653,7 +680,7 @@ class Worker {
     alignas(64) float scores[CODES];
     const float *one = team.scores[0].get() + n * CODES, *two = team.scores[1].get() + n * CODES;
     for (int c = 0; c < CODES; c += LANES) store(scores + c, load(one + c) + load(two + c));
-    const int64_t i = (first_stream + n) * samples + t;
+    const int64_t i = int64_t(first_stream + n) * call.frames * call.pool + t;
     const int code = call.temperature > 0 ? sample(scores, call.temperature, call.uniforms[i])
                                           : std::max_element(scores, scores + CODES) - scores;
     if (member == 0) {
@@ -691,38 +718,64 @@ class Worker {
   }
 };
 
-// One or two threads make the streams [first, last), at most GROUP at a time.
+// One thread makes the streams [first, last), at most GROUP at a time.
 template <class Number>
-void make(const Network& net, const Call& call, int first, int last, int members) {
+void make(const Network& net, const Call& call, int first, int last) {
   constexpr int GROUP = 24;
   const int groups = (last - first + GROUP - 1) / GROUP;
   for (int g = 0; g < groups; ++g) {
     const int from = first + (last - first) * g / groups;
     const int count = first + (last - first) * (g + 1) / groups - from;
-    Team team(net.sizes, count, members);
-    Worker<Number> worker(net, call, team, from, count, 0);
-    if (members == 1) {
-      worker.run();
-      continue;
+    Team team(net.sizes, count);
+    Worker<Number> worker(net, call, team, from, count, 0, 1);
+    for (int frame = 0; frame < call.frames; ++frame) {
+      worker.run(frame, 0);
+      worker.save();
     }
-    Worker<Number> other(net, call, team, from, count, 1);
-    std::thread thread([&] { other.run(); });
-    worker.run();
-    thread.join();
+  }
+}
+
+// Two threads make one stream, where that pays: it does not for a small decoder, nor while other
+// programs want the cores. So both ways are timed, frame by frame, and the faster one is taken; the
+// other one has a chance every 32 frames. The codes are the same.
+template <class Number>
+void make_shared(const Network& net, const Call& call, int stream) {
+  Team team(net.sizes, 1);
+  Worker<Number> alone(net, call, team, stream, 1, 0, 1);
+  Worker<Number> one(net, call, team, stream, 1, 0, 2), two(net, call, team, stream, 1, 1, 2);
+  float* seconds = reinterpret_cast<float*>(call.states + stream * net.state_words + 2);
+  for (int frame = 0; frame < call.frames; ++frame) {
+    int& count = reinterpret_cast<int&>(seconds[2]);
+    bool pair = seconds[0] >= seconds[1];
+    if (++count % 32 == 0) pair = !pair;
+    const Clock::time_point begin = Clock::now();
+    int t = 0;
+    if (pair) {
+      team.lost = team.quit = 0;
+      auto other = std::async(std::launch::async, [&] { two.run(frame, 0); });
+      t = one.run(frame, 0);
+      other.get();
+      one.save();
+    }
+    if (t < call.pool) {
+      alone.run(frame, t);
+      alone.save();
+    }
+    seconds[pair] = team.quit && pair ? 1e9f : seconds_since(begin);
   }
 }
 
 template <class Number>
 void generate(const Network& net, const Call& call) {
   const int teams = std::max(1, std::min(call.threads, call.streams));
-  const int members = 2 * call.streams <= call.threads ? 2 : 1;
-  std::vector<std::thread> threads;
-  for (int i = 1; i < teams; ++i)
-    threads.emplace_back([&, i] {
-      make<Number>(net, call, call.streams * i / teams, call.streams * (i + 1) / teams, members);
-    });
-  make<Number>(net, call, 0, call.streams / teams, members);
-  for (std::thread& thread : threads) thread.join();
+  std::vector<std::future<void>> others;  // they join, and pass on what went wrong
+  const auto team = [&](int i) {
+    if (2 * call.streams <= call.threads) return make_shared<Number>(net, call, i);
+    make<Number>(net, call, call.streams * i / teams, call.streams * (i + 1) / teams);
+  };
+  for (int i = 1; i < teams; ++i) others.push_back(std::async(std::launch::async, team, i));
+  team(0);
+  for (auto& other : others) other.get();
 }
 
 }  // namespace

@@ -37,13 +37,14 @@ def gather(decoder: Decoder) -> Weights:
     taps = torch.stack([layer.taps.weight for layer in layers])
     out_bias = torch.stack([layer.out.bias for layer in layers]).double()
     skip_bias = decoder.input_skip.bias.double() + out_bias[:, channels:].sum(dim=0)
-    head = decoder.head_condition
-    no_head = decoder.head.weight.new_zeros(len(skip_bias), layers[0].condition.in_features)
+    conditions, head = [layer.condition.weight for layer in layers], decoder.head_condition
+    if head is None:
+        conditions.append(conditions[0].new_zeros(len(skip_bias), conditions[0].shape[1]))
+    else:
+        conditions.append(head.weight)
     made = {
         "table": _table(decoder, skip_bias),
-        "condition": torch.cat(
-            [layer.condition.weight for layer in layers] + [no_head if head is None else head.weight]
-        ),
+        "condition": torch.cat(conditions),
         "condition_bias": torch.cat([layer.taps.bias for layer in layers] + [decoder.head.bias]),
         "previous": taps[:, :, :channels],
         "current": taps[:, :, channels:],

@@ -1,0 +1,449 @@
+"""Each metric four times: perfect input, empty input, bad input, golden numbers."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from umtlib.errors import EvaluationError
+from umtlib.evaluation import (
+    blending,
+    features,
+    frechet,
+    latent,
+    linear,
+    listening,
+    notes,
+    nsynth,
+    pitch,
+    recogniser,
+    transcription,
+    truth,
+)
+
+_spec = importlib.util.spec_from_file_location(
+    "make_evaluation", Path(__file__).parent / "golden" / "make_evaluation.py"
+)
+golden = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(golden)
+
+NOTHING = np.zeros(0)
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return recogniser.load()
+
+
+@pytest.fixture(scope="module")
+def melody():
+    return features.excerpt(golden.play(golden.SCORE))
+
+
+def test_golden_numbers():
+    """Within 2 %: other versions of librosa and of the FFT may round differently."""
+
+    def compare(found, wanted, where):
+        if isinstance(wanted, dict):
+            assert found.keys() == wanted.keys(), where
+            for key in wanted:
+                compare(found[key], wanted[key], f"{where}.{key}")
+        elif wanted is not None:
+            assert np.array(found) == pytest.approx(np.array(wanted), rel=0.02, abs=0.01), where
+
+    compare(golden.compute(), json.loads(golden.PATH.read_text(encoding="utf-8")), "golden")
+
+
+# Excerpts.
+
+
+def test_gain_does_not_matter(melody):
+    quiet = features.excerpt(melody.waveform * np.float32(0.05))
+    np.testing.assert_allclose(quiet.log_mel, melody.log_mel, atol=1e-3)
+
+
+def test_int16_is_understood():
+    sound = golden.play(golden.SCORE)
+    same = features.excerpt(np.rint(sound * 32_768).astype(np.int16))
+    # 16-bit rounding: half a step, raised by the levelling.
+    np.testing.assert_allclose(same.waveform, features.excerpt(sound).waveform, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((2, 100)), np.array([0.0, np.nan]), np.zeros(9, int), np.array(["a"])]
+)
+def test_bad_waveform(bad):
+    with pytest.raises(EvaluationError):
+        features.excerpt(bad)
+
+
+def test_lengths_must_agree(melody):
+    with pytest.raises(EvaluationError, match="cut them alike"):
+        pitch.evaluate(melody, melody.waveform[:-2_000])
+
+
+# Pitch.
+
+
+def test_pitch_of_a_copy(melody):
+    assert pitch.evaluate(melody, melody.waveform) == pytest.approx(dict.fromkeys(pitch.METRICS, 1))
+
+
+def test_pitch_of_silence_and_of_nothing(melody):
+    silent = np.zeros(len(melody.waveform))
+    assert set(pitch.evaluate(melody, silent).values()) == {0.0}
+    assert set(pitch.evaluate(silent, melody).values()) == {0.0}
+    assert set(pitch.evaluate(NOTHING, NOTHING).values()) == {0.0}
+    assert pitch.best_shift_correlation(NOTHING, NOTHING) == 0
+    assert pitch.warped_correlation(NOTHING, np.ones(3)) == 0
+
+
+def test_shift_is_found_up_to_its_limit():
+    contour = np.random.default_rng(0).normal(size=60)
+    assert pitch.best_shift_correlation(contour[10:], contour[:-10]) == pytest.approx(1)
+    assert pitch.best_shift_correlation(contour[:-10], contour[10:]) == pytest.approx(1)
+    assert pitch.best_shift_correlation(contour[11:], contour[:-11]) < 0.5
+
+
+def test_warping_undoes_a_change_of_tempo():
+    contour = np.repeat(np.random.default_rng(0).normal(size=20), 2)
+    assert pitch.warped_correlation(contour, np.repeat(contour, 2)) == pytest.approx(1)
+
+
+def test_uncentred_correlation_flatters_other_notes(melody):
+    found = pitch.evaluate(melody, golden.play(golden.OTHER))
+    assert found["ncc"] > 0.95 > 0.65 > found["ncc_centred"]
+    assert found["chroma"] < 0.2
+
+
+def test_bad_contours():
+    with pytest.raises(EvaluationError):
+        pitch.warped_correlation(np.ones((2, 2)), np.ones(2))
+    with pytest.raises(EvaluationError):
+        pitch.best_shift_correlation(np.array([np.inf]), np.ones(1))
+    with pytest.raises(EvaluationError):
+        pitch.chroma_correlation(np.ones((3, 4)), np.ones((3, 4)), np.ones(4, bool))
+
+
+# Notes.
+
+
+def test_notes_of_a_clean_rendering(melody):
+    found = notes.evaluate(golden.SCORE, melody, melody=True)
+    assert found["note_f"] == 1
+    assert min(found["frame_f"], found["melody"], found["melody_chroma"]) > 0.9
+
+
+def test_a_perfect_transcription():
+    cells = notes.roll(golden.CHORDS, 125)
+    assert notes.note_f(golden.CHORDS, golden.CHORDS) == 1
+    assert notes.frame_f(cells, cells) == 1
+    assert cells.sum() == sum(round(b * 62.5) - round(a * 62.5) for a, b, _ in golden.CHORDS)
+
+
+def test_an_octave_off_is_right_for_chroma_only():
+    hertz = np.zeros(125)
+    for onset, offset, number in golden.SCORE:
+        hertz[round(onset * 62.5) : round(offset * 62.5)] = 880 * 2 ** ((number - 69) / 12)
+    assert notes.melody_accuracy(golden.SCORE, hertz) == (0, 1)
+    assert notes.melody_accuracy(golden.SCORE, hertz / 2) == (1, 1)
+
+
+def test_notes_of_nothing():
+    assert notes.transcribe(NOTHING) == []
+    assert notes.note_f([], []) == 1
+    assert notes.note_f(golden.SCORE, []) == notes.note_f([], golden.SCORE) == 0
+    assert notes.frame_f(np.zeros((128, 0), bool), np.zeros((128, 0), bool)) == 1
+    assert notes.melody_accuracy([], np.ones(5)) == notes.melody_accuracy([], NOTHING) == (0, 0)
+    assert set(notes.evaluate(golden.SCORE, NOTHING, melody=True).values()) == {0.0}
+
+
+@pytest.mark.parametrize("note", [(1, 0.5, 60), (0, 1, 128), (0, 1), (-1, 1, 60)])
+def test_bad_notes(note):
+    with pytest.raises(EvaluationError):
+        notes.evaluate([note], NOTHING)
+    with pytest.raises(EvaluationError):
+        notes.frame_f(np.zeros((128, 2)), np.zeros((128, 3)))
+
+
+# Truth.
+
+
+def test_truth_of_a_copy(melody, judge):
+    found = truth.evaluate(melody, melody.waveform, judge)
+    assert found == pytest.approx({"log_mel": 0, "timbre": 0, "chroma_cosine": 1}, abs=1e-6)
+
+
+def test_truth_of_nothing(judge):
+    assert truth.spectral_distance(np.zeros((64, 0)), np.zeros((64, 0))) == 0
+    assert truth.timbre_distance(np.zeros((0, 3)), np.zeros((0, 3))) == 0
+    assert truth.timbre_distance(np.zeros((0, 3)), np.zeros((1, 3))) == np.inf
+    assert truth.chroma_cosine(np.ones((12, 2)), np.ones((12, 2)), np.zeros(2, bool)) == 0
+    assert truth.evaluate(NOTHING, NOTHING, judge)["log_mel"] == 0
+
+
+def test_bad_truth():
+    for a, b in [(np.ones(3), np.ones(3)), (np.ones((2, 3)), np.ones((2, 4)))]:
+        with pytest.raises(EvaluationError):
+            truth.spectral_distance(a, b)
+    with pytest.raises(EvaluationError):
+        truth.spectral_distance(np.array([[np.nan]]), np.ones((1, 1)))
+    with pytest.raises(EvaluationError):
+        truth.timbre_distance(np.ones((2, 3)), np.ones((2, 4)))
+
+
+# Recogniser and Frechet distance.
+
+
+def test_shipped_recogniser_is_good_enough():
+    card = json.loads((recogniser.SHIPPED / recogniser.CARD).read_text(encoding="utf-8"))
+    assert card["held_out"]["test"]["by_window"]["accuracy"] >= 0.97
+    assert card["held_out"]["test"]["by_track"]["accuracy"] >= 0.97
+
+
+def test_probabilities_add_up(melody, judge):
+    found = judge.probabilities(melody)
+    assert found.shape == (6,)
+    assert found.min() >= 0
+    assert found.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_confusion():
+    found = recogniser.summary(recogniser.confusion("aab", "aba", "abc"), "abc")
+    assert found["confusion"] == [[1, 1, 0], [1, 0, 0], [0, 0, 0]]
+    assert found["by_domain"] == {"a": 0.5, "b": 0.0}
+    assert recogniser.summary(recogniser.confusion("ab", "ab", "ab"), "ab")["accuracy"] == 1
+    with pytest.raises(EvaluationError):
+        recogniser.confusion("aab", "aa", "ab")
+    with pytest.raises(EvaluationError):
+        recogniser.confusion("a", "z", "ab")
+
+
+def test_recogniser_of_nothing(judge):
+    assert recogniser.evaluate([], [], judge)["accuracy"] is None
+    assert judge.embed(NOTHING).shape == (1, recogniser.HIDDEN)
+
+
+def test_no_recogniser(tmp_path):
+    with pytest.raises(EvaluationError, match="no recogniser"):
+        recogniser.load(tmp_path)
+
+
+def test_frechet_distance():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(50, 4))
+    assert frechet.frechet_distance(points, points) == pytest.approx(0, abs=1e-9)
+    assert frechet.frechet_distance(points, points + 2) == pytest.approx(16)  # 4 values, 2 squared
+    scaled = frechet.frechet_distance(points, 3 * points - 2 * points.mean(axis=0))
+    assert scaled == pytest.approx(4 * points.var(axis=0, ddof=1).sum())  # (3 - 1) squared
+    assert frechet.evaluate(points, points[:0])["distance"] is None
+    with pytest.raises(EvaluationError):
+        frechet.frechet_distance(points, points[:, :2])
+    with pytest.raises(EvaluationError):
+        frechet.frechet_distance(points, points[0])
+
+
+# Probes.
+
+
+def test_probe_finds_what_is_there_and_only_that():
+    rng = np.random.default_rng(0)
+    z, labels = rng.normal(size=(400, 3, 4)), np.arange(400) % 4
+    assert latent.probe(z[:200], labels[:200], z[200:], labels[200:]) < 0.4  # chance: .25
+    z[:, 0] += 5 * labels[:, None]
+    assert latent.probe(z[:200], labels[:200], z[200:], labels[200:]) > 0.99
+    assert np.isnan(latent.probe(z, labels, z[:0], labels[:0]))
+    with pytest.raises(EvaluationError):
+        latent.probe(z, labels[:5], z, labels)
+    with pytest.raises(EvaluationError):
+        latent.probe(z * np.nan, labels, z, labels)
+    with pytest.raises(EvaluationError):
+        linear.fit(z[:0, 0], labels[:0])
+
+
+def test_best_threshold():
+    scores = np.array([[0.1, 0.9], [0.8, 0.2]])
+    assert transcription.best_threshold(scores, scores > 0.5) == 0.8
+    assert transcription.best_threshold(scores, scores > 2) == np.inf
+    with pytest.raises(EvaluationError):
+        transcription.best_threshold(scores, scores[:1] > 0)
+    with pytest.raises(EvaluationError):
+        transcription.best_threshold(scores * np.nan, scores > 0)
+
+
+def test_agreement_of_instruments():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(24, 8))
+    assert nsynth.agreement(points, points)["diagonal"] == pytest.approx(1)
+    shifted = nsynth.agreement(points + 20, rng.normal(size=(24, 8)) + 20)
+    # Unrelated embeddings with a common part: the paper's number is high, the centred one is not.
+    assert shifted["diagonal"] > 0.99 > 0.3 > abs(shifted["diagonal_centred"])
+    assert shifted["nearest"] < 0.3
+    assert np.isnan(nsynth.agreement(points[:0], points[:0])["diagonal"])
+    with pytest.raises(EvaluationError):
+        nsynth.agreement(points, points[:3])
+    with pytest.raises(EvaluationError):
+        nsynth.cosines(points * np.nan, points)
+
+
+def test_notes_in_nsynth_format(blink_model, tmp_path):
+    from umtlib import audio
+
+    for name in ("flute_acoustic_001", "organ_electronic_002"):
+        for number in (60, 64):
+            for velocity in (25, 127):
+                sound = golden.play([(0, 0.3, number)], 0.3) * np.float32(velocity / 127)
+                audio.write(tmp_path / f"{name}-{number:03d}-{velocity:03d}.wav", sound)
+    found = nsynth.find_notes(tmp_path)
+    assert found["flute_acoustic_001"][60].name.endswith("-127.wav")  # nearer to 100 than 25
+    report = nsynth.evaluate(blink_model, tmp_path)
+    assert report["pitches"] == [60, 64]
+    assert len(report["pairs"]) == 3
+    assert report["pairs"][0]["diagonal"] == pytest.approx(1)
+    pitches, embedded = nsynth.embeddings(blink_model, tmp_path)
+    assert len(nsynth.plot(pitches, embedded).axes) == 5  # four matrices and the colour bar
+    with pytest.raises(EvaluationError, match="no instrument"):
+        nsynth.evaluate(blink_model, tmp_path, ["tuba"])
+    with pytest.raises(EvaluationError, match="no notes"):
+        nsynth.find_notes(tmp_path / "nowhere")
+
+
+# Blending.
+
+
+def test_blend_ramps_from_one_latent_to_the_other():
+    one, two = torch.zeros(1, 2, 100), torch.ones(1, 2, 100)
+    mixed = blending.blend(one, two, 30)
+    assert mixed.shape == (1, 2, 170)
+    assert mixed[0, 0, :70].abs().max() == 0
+    assert mixed[0, 0, 100:].min() == 1
+    assert torch.allclose(mixed[0, 0, 70:100].diff(), torch.tensor(1 / 30), atol=1e-5)
+    assert torch.equal(blending.blend(one, one, 30), torch.zeros(1, 2, 170))
+    with pytest.raises(EvaluationError):
+        blending.blend(one, two, 101)
+    with pytest.raises(EvaluationError):
+        blending.blend(one, torch.ones(1, 3, 100), 5)
+
+
+def test_a_seam_is_heard():
+    held = golden.play([(0, 4, 60)], 4.0, fade=0.1)
+    cut = held.copy()
+    cut[32_000:] = golden.play([(0, 4, 66)], 4.0, partials=(0.3, 1, 1), fade=0.1)[32_000:]
+    music = golden.play([(i * 0.25, i * 0.25 + 0.24, 60 + i % 5) for i in range(16)], 4.0)
+    assert blending.evaluate(cut, 1.5, 2.5)["seam"] > 3
+    assert blending.evaluate(music, 1.5, 2.5)["seam"] < 1.5
+    assert blending.evaluate(np.zeros(32_000), 0.5, 1)["seam"] == 0
+    assert blending.seam(np.zeros((64, 0)), 0, 0) == 0
+    with pytest.raises(EvaluationError):
+        blending.evaluate(held, 3, 5)
+
+
+def test_creativity(melody):
+    other = golden.play(golden.OTHER)
+    assert blending.creativity(melody, [melody, melody]) == pytest.approx({"kept": 1, "agreed": 1})
+    found = blending.creativity(melody, [other, other])
+    assert found["agreed"] == pytest.approx(1)
+    assert found["kept"] < 0.2
+    with pytest.raises(EvaluationError):
+        blending.creativity(melody, [other])
+
+
+# Listening.
+
+
+def test_unanimous_opinion():
+    found = listening.opinion(golden.ratings(np.random.default_rng(0), sizes=(0, 0, 0)))
+    assert (found["mean"], found["sd"], found["interval"]) == (3, 0, 0)
+
+
+def test_variances_are_recovered():
+    """Means of 40 simulations; 0.03 is about three standard errors."""
+    rng = np.random.default_rng(0)
+    found = [listening.opinion(golden.ratings(rng, 20, 20)[:-30]) for _ in range(40)]
+    for name, wanted in (("rater", 0.09), ("clip", 0.16), ("noise", 0.25)):
+        assert np.mean([f[name] for f in found]) == pytest.approx(wanted, abs=0.03)
+
+
+def test_interval_covers_at_its_rate():
+    """The truth (3) lies in the 95 % interval about 95 % of the time; in the naive one far less."""
+    rng, crossed, naive = np.random.default_rng(1), 0, 0
+    for _ in range(400):
+        ratings = golden.ratings(rng, raters=12, clips=15)
+        kept = rng.permutation(len(ratings))[:120]  # a third is missing
+        found = listening.opinion([ratings[i] for i in kept])
+        crossed += abs(found["mean"] - 3) <= found["interval"]
+        naive += abs(found["mean"] - 3) <= found["naive"]
+    assert 0.92 <= crossed / 400 <= 0.99
+    assert naive / 400 < 0.8
+
+
+def test_screening_finds_those_who_do_not_listen():
+    rng = np.random.default_rng(0)
+    ratings = golden.ratings(rng, sizes=(0.2, 0.8, 0.3))
+    reverse = [{**r, "rater": "contrary", "score": 6 - r["score"]} for r in ratings[:10]]
+    bored = [{**r, "rater": "bored", "score": 3.0} for r in ratings[:10]]
+    found = listening.evaluate(ratings + reverse + bored)
+    assert found["screened"] == ["bored", "contrary"]
+    assert found["systems"]["a"]["n"] == len(ratings)
+
+
+def test_opinion_of_nobody_and_of_one():
+    assert listening.opinion([]) == dict.fromkeys(
+        ("mean", "sd", "naive", "interval", "rater", "clip", "noise")
+    ) | {"n": 0}
+    one = listening.opinion(golden.ratings(np.random.default_rng(0), raters=1))
+    assert one["mean"] is not None
+    assert one["interval"] is None
+    assert listening.evaluate([]) == {"screened": [], "systems": {}}
+
+
+def test_bad_ratings(tmp_path):
+    with pytest.raises(EvaluationError):
+        listening.opinion([{"rater": "a", "clip": "b", "system": "c", "score": 6}])
+    with pytest.raises(EvaluationError):
+        listening.opinion([{"rater": "a", "clip": "b", "score": 3}])
+    table = tmp_path / "ratings.csv"
+    table.write_text("rater,clip,system,score\na,b,c,4\na,b,c,good\n")
+    with pytest.raises(EvaluationError, match="line 3"):
+        listening.read(table)
+    table.write_text("rater,clip,score\na,b,4\n")
+    with pytest.raises(EvaluationError, match="no column 'system'"):
+        listening.read(table)
+
+
+def test_lineup():
+    answers = [{"domain": d, "answer": d} for d in "abcd"]
+    found = listening.lineup(answers, "abcd")
+    assert (found["diagonal"], found["right"], found["chance"]) == (1, 4, 0.25)
+    assert found["p"] == pytest.approx(0.25**4)
+    nobody = listening.lineup([], "abcd")
+    assert (nobody["diagonal"], nobody["p"]) == (None, 1)
+    with pytest.raises(EvaluationError):
+        listening.lineup([{"domain": "a", "answer": "z"}], "abcd")
+
+
+def test_pack_is_blind_and_comes_back(tmp_path, melody):
+    clips = {"x": {"truth": melody.waveform, "ours": melody.waveform[::-1].copy()}}
+    listening.pack(clips, tmp_path, seed=1)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"key.csv", "ratings.csv", *(f"{i:03d}.wav" for i in range(4))}
+    sheet = tmp_path / "ratings.csv"
+    lines = sheet.read_text().splitlines()
+    filled = [lines[0], *(f"me{line}{3}" for line in lines[1:])]
+    sheet.write_text("\n".join(filled) + "\n")
+    found = listening.unblind(tmp_path / "key.csv", [sheet])
+    assert {rating["system"] for rating in found} == {"truth", "ours", "mulaw", "low"}
+    assert {rating["score"] for rating in found} == {3.0}
+    sheet.write_text("rater,stimulus,score\nme,999.wav,3\n")
+    with pytest.raises(EvaluationError, match="not in"):
+        listening.unblind(tmp_path / "key.csv", [sheet])
+
+
+def test_low_anchor_has_no_treble(tmp_path, melody):
+    low = listening._with_anchors({"truth": melody.waveform})["low"]
+    power = np.abs(np.fft.rfft(low)) ** 2
+    hertz = np.fft.rfftfreq(len(low), 1 / 16_000)
+    assert power[hertz > 1_500].sum() < 1e-4 * power.sum()

@@ -1,0 +1,324 @@
+"""Folders of recordings to a corpus: what happens to each file, and that nothing is done twice."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import tone
+
+from umtlib import audio
+from umtlib.corpora import folders, prepare
+from umtlib.corpora.corpus import MANIFEST, SKIPPED, Corpus, sha256
+from umtlib.errors import CorpusError
+
+
+def song(path, seconds=0.6, hertz=440.0, rate=16_000, channels=1, **settings):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = np.stack([tone(seconds, rate, hertz)] * channels, axis=1)
+    soundfile.write(path, samples, rate, **settings)
+    return path
+
+
+def songs(folder, count=8, **settings):
+    for number in range(count):
+        song(folder / f"song {number:02d}.wav", hertz=200 + 10 * number, **settings)
+    return folder
+
+
+def skipped(out):
+    return [json.loads(line) for line in (out / SKIPPED).read_text().splitlines()]
+
+
+def test_any_tree_becomes_a_corpus(tmp_path):
+    root = tmp_path / "in"
+    song(root / "a/deep/er/x.flac", rate=44_100, channels=2)
+    song(root / "Ünïcode ♫/y.ogg", hertz=500, rate=22_050)
+    song(root / "z.WAV", hertz=600, channels=8)
+    song(root / "z.mp3", hertz=650)
+    songs(root / "more")
+    out = tmp_path / "out"
+    told = []
+    summary = folders.build({"flute": root}, out, workers=0, progress=lambda *s: told.append(s))
+    assert summary == prepare.Summary(12, 0, 0, summary.seconds, True)
+    assert summary.seconds == pytest.approx(12 * 0.6, abs=0.2)
+    assert told[0] == ("files", 0, 12) and told[-1] == ("files", 12, 12)
+    corpus = Corpus(out)
+    assert corpus.domains == ("flute",) and skipped(out) == []
+    for track in corpus.tracks:
+        assert sha256(out / track.file) == track.sha256
+        assert corpus.audio(track).dtype == np.int16
+        assert len(corpus.audio(track)) == round(track.seconds * 16_000)
+        original = root / track.source["source"]
+        wanted = audio.level(audio.read(original)) * 32768
+        assert np.abs(corpus.audio(track) - wanted).max() <= 0.5 + 1e-3  # it is only rounded
+    assert {t.split for t in corpus.tracks} == {"train", "val", "test"}
+
+
+def test_the_splits_keep_copies_together_and_do_not_move(tmp_path):
+    one = folders.build({"d": songs(tmp_path / "in", 30)}, tmp_path / "one", workers=0)
+    assert one.used == 30
+    for number in range(30):
+        copy = tmp_path / "in" / f"song {number:02d} (1).flac"
+        song(copy, hertz=200.5 + 10 * number)
+    songs(tmp_path / "in/new", 5)
+    folders.build({"d": tmp_path / "in"}, tmp_path / "two", workers=0)
+    before = {t.source["source"]: t.split for t in Corpus(tmp_path / "one").tracks}
+    after = {t.source["source"]: t.split for t in Corpus(tmp_path / "two").tracks}
+    assert before.items() <= after.items()
+    for name, split in before.items():
+        assert after[name.replace(".wav", " (1).flac")] == split
+    # the five in "new" are the same audio as five others
+    lines = skipped(tmp_path / "two")
+    assert len(lines) == 5 and all("the same audio as" in line["reason"] for line in lines)
+
+
+@pytest.mark.parametrize("count, splits", [(2, "train val"), (3, "test train val"), (40, None)])
+def test_a_split_is_not_left_empty(count, splits):
+    for attempt in range(20):
+        items = [prepare.Item("", "", "d", f"{attempt} {n}", None, "") for n in range(count)]
+        found = prepare.assign_splits(items)
+        assert " ".join(sorted(set(found))) == (splits or "test train val")
+    assert found.count("train") > 0.6 * count or count < 4
+
+
+def test_nothing_is_done_twice(tmp_path, monkeypatch):
+    songs(tmp_path / "in", 4)
+    (tmp_path / "in/broken.wav").write_bytes(b"RIFF")
+    (tmp_path / "in/torn.wav").write_bytes(b"")
+    real, done = prepare.convert, []
+    monkeypatch.setattr(prepare, "convert", lambda *a: (done.append(a[-1].name), real(*a))[1])
+    build = lambda: (done.clear(), folders.build({"d": tmp_path / "in"}, out, workers=0))  # noqa: E731
+    out = tmp_path / "out"
+    build()
+    assert len(done) == 6
+    manifest, lines = (out / MANIFEST).read_bytes(), skipped(out)
+    assert len(lines) == 2
+    build()
+    assert done == [] and (out / MANIFEST).read_bytes() == manifest and skipped(out) == lines
+    # one track is damaged, one is gone, one recording is new, one has changed
+    tracks = {t.source["source"]: out / t.file for t in Corpus(out).tracks}
+    tracks["song 00.wav"].write_bytes(b"torn")
+    tracks["song 01.wav"].unlink()
+    song(tmp_path / "in/new.wav", hertz=900)
+    song(tmp_path / "in/song 02.wav", 0.7, hertz=950)
+    journal = out / prepare.WORK / "0-of-1.jsonl"
+    journal.write_bytes(journal.read_bytes() + b'{"key": "to')  # torn by a crash
+    build()
+    assert done == ["new.wav", "song 00.wav", "song 01.wav", "song 02.wav"]
+    build()
+    assert done == []
+    corpus = Corpus(out)
+    assert len(corpus.tracks) == 5
+    for track in corpus.tracks:
+        assert sha256(out / track.file) == track.sha256
+    folders.build({"d": tmp_path / "in"}, out, workers=0, longest=0.55)
+    assert {t.seconds for t in Corpus(out).tracks} == {0.55}
+    assert sum("cut after" in line["reason"] for line in skipped(out)) == 5
+
+
+def test_a_build_that_was_killed_goes_on(tmp_path, monkeypatch):
+    songs(tmp_path / "in", 6)
+    real, done = prepare.convert, []
+
+    def dies(*arguments):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(arguments[-1].name)
+        return real(*arguments)
+
+    monkeypatch.setattr(prepare, "convert", dies)
+    with pytest.raises(KeyboardInterrupt):
+        folders.build({"d": tmp_path / "in"}, tmp_path / "out", workers=0)
+    assert not (tmp_path / "out" / MANIFEST).exists()
+    first = list(done)
+    done.clear()
+    monkeypatch.setattr(prepare, "convert", lambda *a: (done.append(a[-1].name), real(*a))[1])
+    folders.build({"d": tmp_path / "in"}, tmp_path / "out", workers=0)
+    assert not set(first) & set(done) and len(first + done) == 6
+
+
+def test_what_is_dropped_or_cut_is_listed(tmp_path):
+    root = songs(tmp_path / "in", 3)
+    (root / "notes.txt").write_text("x")
+    (root / "._song.wav").write_bytes(b"x")
+    (root / "silent.wav").write_bytes(song(tmp_path / "s.wav").read_bytes())
+    soundfile.write(root / "silent.wav", np.zeros(16_000), 16_000)
+    soundfile.write(root / "constant.wav", np.full(16_000, 0.5), 16_000)
+    soundfile.write(root / "short.wav", tone(0.4), 16_000)
+    soundfile.write(root / "one.wav", tone(1 / 16_000), 16_000)
+    (root / "word.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
+    whole = song(tmp_path / "w.wav", 2, 333).read_bytes()
+    (root / "truncated.wav").write_bytes(whole[: len(whole) // 2])
+    whole = song(tmp_path / "w.flac", 3, 334).read_bytes()
+    (root / "truncated.flac").write_bytes(whole[: len(whole) // 2])
+    os.symlink(root, root / "loop")
+    os.symlink(tmp_path / "gone", root / "dangling.wav")
+    os.mkfifo(root / "pipe.wav")
+    song(tmp_path / "x.wav", hertz=777).rename(root / os.fsdecode(b"bad\xff name\n.wav"))
+    summary = folders.build({"d": root}, tmp_path / "out", workers=0)
+    lines = {line["file"]: line for line in skipped(tmp_path / "out")}
+    for name, words in {
+        "notes.txt": "no audio file by its name", "._song.wav": "hidden", "silent.wav": "silent",
+        "constant.wav": "silent", "short.wav": "too short: 0.4 s", "one.wav": "too short",
+        "word.m4a": "convert it to WAV", "truncated.wav": "truncated", "loop": "link",
+        "truncated.flac": "damaged after", "dangling.wav": "No such file", "pipe.wav": "regular",
+    }.items():  # fmt: skip
+        assert words in lines[name]["reason"], name
+    assert len(lines) == 12
+    cut = {name for name, line in lines.items() if "kept_seconds" in line}
+    assert cut == {"truncated.wav", "truncated.flac"} and summary.cut == 2
+    assert (summary.used, summary.dropped) == (6, 10)
+    names = {track.source["source"] for track in Corpus(tmp_path / "out").tracks}
+    assert "bad\ufffd name\n.wav" in names and len(names) == 6
+
+
+@pytest.mark.parametrize("domains, words", [
+    ({"a b": "in"}, "letters, digits"), ({"a": "nowhere"}, "is no folder"),
+    ({"a": "in", "b": "in"}, "inside"), ({"a": "in", "b": "in/sub"}, "inside"),
+    ({"a": "."}, "inside"), ({"a": "out/sub"}, "inside"), ({"a": "empty"}, "no audio file"),
+    ({"a": "single"}, "two usable recordings"), ({"a": "in", "b": "bad"}, "'b' has no track"),
+    ({}, "one or more"),
+])  # fmt: skip
+def test_what_cannot_be_prepared(tmp_path, domains, words):
+    songs(tmp_path / "in", 3)
+    songs(tmp_path / "in/sub", 3)
+    songs(tmp_path / "out/sub", 3)
+    song(tmp_path / "single/x.wav")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/x.wav").write_bytes(b"x")
+    given = {name: tmp_path / folder for name, folder in domains.items()}
+    with pytest.raises(CorpusError, match=words):
+        folders.build(given, tmp_path / "out", workers=0)
+    assert not (tmp_path / "out" / MANIFEST).exists()
+
+
+def test_a_disk_that_is_full_stops_the_run_and_drops_nothing(tmp_path, monkeypatch):
+    songs(tmp_path / "in", 3)
+
+    class Full(soundfile.SoundFile):
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(soundfile, "SoundFile", Full)
+        patch.setattr(audio, "_Sequential", type("S", (audio._Sequential,), {}))
+        with pytest.raises(CorpusError, match="No space left"):
+            folders.build({"d": tmp_path / "in"}, tmp_path / "out", workers=0)
+    assert folders.build({"d": tmp_path / "in"}, tmp_path / "out", workers=0).used == 3
+
+
+CRASH = """
+import os
+
+def crash(item):
+    if "killer" in item.name:
+        os._exit(9)
+    return {"key": item.key}
+"""
+
+
+def test_a_file_that_kills_its_process_is_found_and_left_out(tmp_path, monkeypatch):
+    (tmp_path / "umtlib_crash.py").write_text(CRASH)  # the workers import it, and no more
+    monkeypatch.syspath_prepend(tmp_path)
+    crash = importlib.import_module("umtlib_crash").crash
+    names = ["0", "1", "2 killer", "3", "4", "5"]
+    items = [prepare.Item("", name, "d", name, None, "") for name in names]
+    entries = {e["key"]: e for e in prepare.in_parallel(crash, items, 1)}
+    assert entries.keys() == {item.key for item in items}
+    assert [item.name for item in items if "reason" in entries[item.key]] == ["2 killer"]
+
+
+SHARD = """
+import json, sys
+from umtlib.corpora import folders, prepare
+if __name__ == "__main__":
+    summary = folders.build({"a": sys.argv[1], "b": sys.argv[2]}, sys.argv[3], workers=0,
+                            shard=prepare.shard())
+    print(json.dumps([summary.used, summary.complete]))
+"""
+
+
+def test_two_processes_share_the_work_through_the_file_system(tmp_path):
+    songs(tmp_path / "a", 7)
+    songs(tmp_path / "b", 4, rate=8_000)
+    (tmp_path / "b/bad.wav").write_bytes(b"bad")
+    command = [sys.executable, "-c", SHARD, *map(str, (tmp_path / "a", tmp_path / "b"))]
+    environment = {**os.environ, "WORLD_SIZE": "2"}
+    shards = [
+        subprocess.Popen([*command, str(tmp_path / "out")], stdout=subprocess.PIPE,
+                         env={**environment, "RANK": rank})
+        for rank in "01"
+    ]  # fmt: skip
+    results = [json.loads(shard.communicate(timeout=120)[0]) for shard in shards]
+    assert [11, True] in results
+    folders.build({"a": tmp_path / "a", "b": tmp_path / "b"}, tmp_path / "alone", workers=0)
+    for name in (MANIFEST, SKIPPED):
+        assert (tmp_path / "out" / name).read_text() == (tmp_path / "alone" / name).read_text()
+
+
+def test_a_shard_alone_makes_no_manifest(tmp_path):
+    songs(tmp_path / "a", 5)
+    first = folders.build({"a": tmp_path / "a"}, tmp_path / "out", workers=0, shard=(0, 2))
+    assert not first.complete and not (tmp_path / "out" / MANIFEST).exists()
+    assert folders.build({"a": tmp_path / "a"}, tmp_path / "out", workers=0, shard=(1, 2)).complete
+    assert len(Corpus(tmp_path / "out").tracks) == 5
+
+
+@pytest.mark.parametrize("rank", ["2", "-1"])
+def test_a_wrong_rank(monkeypatch, rank):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(CorpusError, match="WORLD_SIZE"):
+        prepare.shard()
+
+
+HUNGRY = """
+import resource, sys
+import numpy as np
+from umtlib.corpora import folders
+from umtlib.corpora.corpus import Corpus
+
+if __name__ == "__main__":
+    more = int(sys.argv[3])
+    limit = int(open("/proc/self/statm").read().split()[5]) * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    try:
+        np.ones(more + 2**20, np.uint8)
+        sys.exit("the limit does not hold")
+    except MemoryError:
+        pass
+    folders.build({"d": sys.argv[1]}, sys.argv[2], workers=0)
+    corpus = Corpus(sys.argv[2])
+    for track in corpus.tracks:
+        assert corpus.audio(track).max() > 1000
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="this limit of memory is Linux's")
+def test_a_corpus_ten_times_the_memory_limit(tmp_path):
+    # 8 files of 675 s: 173 MB in the corpus, and one alone is 43 MB as float32; the limit allows
+    # 16 MiB above what the imports take.
+    noise = np.random.default_rng(0).integers(-9000, 9000, 16_000 * 675).astype(np.int16)
+    (tmp_path / "in").mkdir()
+    for number in range(8):
+        noise[number] = 0  # each is another file
+        soundfile.write(tmp_path / f"in/{number}.wav", noise, 16_000)
+    limit = 16 << 20
+    done = subprocess.run(
+        [sys.executable, "-c", HUNGRY, tmp_path / "in", tmp_path / "out", str(limit)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.wav")) > 10 * limit
+
+
+@pytest.mark.parametrize("longest", [0.1, 12 * 3600, float("nan")])
+def test_a_length_that_makes_no_sense(tmp_path, longest):
+    with pytest.raises(CorpusError, match="longest"):
+        folders.build({"d": songs(tmp_path / "in", 2)}, tmp_path / "out", longest=longest)

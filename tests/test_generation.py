@@ -1,0 +1,376 @@
+"""The fast generator against the slow one, and both against the decoder itself.
+
+Two generators that round differently can only disagree where a uniform number lies within that
+rounding of a step of the cumulative distribution. Where a test wants identical codes, it moves the
+numbers to the middle of the step that they chose: the same codes, whoever computes them.
+"""
+
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from umtlib import bench, config, generation
+from umtlib.config import DecoderConfig
+from umtlib.decoder import Decoder
+from umtlib.errors import ConfigError, GenerationError
+from umtlib.generation import State, build, choose, cpu, draw_uniforms, reference
+
+POOL, LATENT = 40, 6
+SMALL = DecoderConfig(blocks=2, layers=4, channels=16, skip_channels=16)
+VARIANTS = {
+    "scalar": SMALL,
+    "scalar, kernel 2": replace(SMALL, input_kernel=2),
+    "codes": replace(SMALL, input="codes"),
+    "codes, kernel 3": replace(SMALL, input="codes", input_kernel=3),
+    "head": replace(SMALL, condition_head=True),
+    "uneven": replace(SMALL, channels=17, skip_channels=5, condition_head=True),
+    "wide": replace(SMALL, channels=48, skip_channels=96, input="codes", input_kernel=2),
+    "one layer": replace(SMALL, blocks=1, layers=1),
+}
+
+
+def has_compiler():
+    try:
+        build.load()
+    except GenerationError:
+        return False
+    return True
+
+
+needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler here")
+
+
+def make_decoder(settings, pool=POOL, latent=LATENT, seed=0):
+    """Random weights, larger than the usual start, so that gates and codes spread out."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        decoder = Decoder(settings, latent, pool)
+        for parameter in decoder.parameters():
+            parameter.data.mul_(1.5).add_(torch.randn_like(parameter) * 0.05)
+    return decoder.eval().requires_grad_(False)
+
+
+def make_input(decoder, batch, frames, seed=1):
+    rng = torch.Generator().manual_seed(seed)
+    channels = decoder.layers[0].condition.in_features
+    latent = torch.randn(batch, channels, frames, generator=rng)
+    return latent, torch.rand(batch, frames * decoder.pool, generator=rng)
+
+
+def run(backend, decoder, latent, uniforms, temperature=1.0, **options):
+    """Codes and logits."""
+    logits = torch.empty(*uniforms.shape, 256)
+    options.setdefault("state", State())
+    codes = backend.run(
+        decoder, latent, uniforms, temperature=temperature, logits=logits, **options
+    )
+    return codes.long(), logits
+
+
+def middle_of_the_step(codes, logits, temperature):
+    cumulative = (logits.double() / (temperature or 1)).softmax(-1).cumsum(-1)
+    above = cumulative.gather(-1, codes[..., None])[..., 0]
+    below = cumulative.gather(-1, (codes[..., None] - 1).clamp(min=0))[..., 0]
+    return ((above + torch.where(codes == 0, 0.0, below)) / 2).float()
+
+
+# ------------------------------------------------------------------------------ the reference
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_reference_is_the_decoder_one_sample_at_a_time(name):
+    decoder = make_decoder(VARIANTS[name])
+    latent, uniforms = make_input(decoder, batch=2, frames=2)
+    codes, logits = run(reference, decoder, latent, uniforms)
+    truth = decoder(codes, latent).transpose(1, 2)
+    torch.testing.assert_close(logits, truth, atol=2e-5, rtol=0)  # other order of the sums
+    assert codes.unique().numel() > 20
+
+
+def test_choose_follows_its_definition():
+    logits = torch.full((1, 256), -100.0)
+    logits[0, 10], logits[0, 20], logits[0, 30] = torch.tensor([0.2, 0.5, 0.3]).log()
+    for uniform, code in ((0.01, 10), (0.19, 10), (0.21, 20), (0.69, 20), (0.71, 30), (0.999, 30)):
+        assert choose(logits, torch.tensor([uniform]), 1.0).item() == code
+    assert choose(logits, torch.tensor([0.9]), 0.0).item() == 20
+    assert choose(logits, torch.tensor([0.0]), 1e-3).item() == 20  # all of it in the largest
+    assert choose(torch.zeros(1, 256), torch.tensor([1.0]), 1.0).item() == 255
+
+
+def test_a_streams_numbers_depend_on_seed_and_index_alone():
+    def drawn(batch, *pieces):
+        state, rng = State(), torch.Generator().manual_seed(5)
+        return torch.cat([draw_uniforms(batch, n, rng, state) for n in pieces], dim=1)
+
+    three = drawn(3, 100)
+    assert torch.equal(drawn(1, 100), three[:1])
+    assert torch.equal(drawn(3, 7, 1, 92), three)
+    assert not torch.equal(three[0], three[1])
+
+
+# ------------------------------------------------------------------------------- the CPU kernel
+
+
+@needs_compiler
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 0.0])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_kernel_chooses_the_codes_of_the_reference(name, temperature):
+    decoder = make_decoder(VARIANTS[name])
+    latent, uniforms = make_input(decoder, batch=3, frames=2)
+    codes, logits = run(reference, decoder, latent, uniforms, temperature)
+    uniforms = middle_of_the_step(codes, logits, temperature)
+    fast, fast_logits = run(cpu, decoder, latent, uniforms, temperature)
+    torch.testing.assert_close(fast_logits, logits, atol=1e-4, rtol=0)
+    assert torch.equal(fast, codes)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name, frames", [("tiny", 8), ("small", 6), ("paper", 6), ("official", 11)])
+def test_the_kernel_agrees_with_every_preset_over_its_dilations(name, frames):
+    """By the decoder's own logits for the chosen codes: those of the reference, at less cost."""
+    model = config.preset(name).model
+    decoder = make_decoder(model.decoder, model.encoder.pool, model.encoder.latent)
+    latent, uniforms = make_input(decoder, 1, frames)
+    assert uniforms.shape[1] > max(layer.dilation for layer in decoder.layers)
+    codes, logits = run(cpu, decoder, latent, uniforms, threads=2)
+    truth = decoder(codes, latent).transpose(1, 2)
+    torch.testing.assert_close(logits, truth, atol=1e-4, rtol=0)
+    wanted = choose(truth[0], uniforms[0], 1.0)
+    cumulative = truth[0].double().softmax(-1).cumsum(-1)
+    margin = (cumulative - uniforms[0][:, None]).abs().amin(-1)
+    assert torch.equal(codes[0][margin > 1e-5], wanted[margin > 1e-5])
+    assert (codes[0] == wanted).float().mean() > 0.99
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["uneven", "wide"])
+def test_threads_company_and_pieces_change_nothing(name, dtype):
+    """To the last bit."""
+    decoder = make_decoder(VARIANTS[name])
+    latent, uniforms = make_input(decoder, batch=13, frames=5)
+    codes, logits = run(cpu, decoder, latent, uniforms, dtype=dtype)
+    for threads in (2, 3):
+        for a, b in zip(run(cpu, decoder, latent, uniforms, dtype=dtype, threads=threads),
+                        (codes, logits), strict=True):  # fmt: skip
+            assert torch.equal(a, b)
+    for few in (1, 2, 4):
+        for threads in (1, 2 * few):  # 2: two threads share a stream
+            alone = run(cpu, decoder, latent[:few], uniforms[:few], dtype=dtype, threads=threads)
+            assert torch.equal(alone[0], codes[:few]) and torch.equal(alone[1], logits[:few])
+    state, first, last = State(), slice(0, 2 * POOL), slice(2 * POOL, None)
+    pieces = [
+        run(cpu, decoder, latent[:, :, frames], uniforms[:, span], dtype=dtype, state=state)
+        for frames, span in ((slice(0, 2), first), (slice(2, 5), last))
+    ]
+    assert torch.equal(torch.cat([part[1] for part in pieces], dim=1), logits)
+
+
+@needs_compiler
+def test_frames_need_not_be_multiples_of_anything():
+    decoder = make_decoder(SMALL, pool=7)  # looking ahead by 8 samples crosses every frame
+    latent, uniforms = make_input(decoder, 1, 9)
+    for threads in (1, 2):
+        codes, logits = run(cpu, decoder, latent, uniforms, threads=threads)
+        truth = decoder(codes, latent).transpose(1, 2)
+        torch.testing.assert_close(logits, truth, atol=1e-4, rtol=0)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["small", "paper"])
+def test_bfloat16_stays_within_its_bound(name):
+    """Under teacher forcing: logits within 3 % of their spread on average, 15 % at worst.
+
+    How often the codes agree depends on the weights: these random ones spread the probability over
+    all codes, where a small error moves many steps.
+    """
+    model = config.preset(name).model
+    decoder = make_decoder(model.decoder, model.encoder.pool, model.encoder.latent)
+    latent, uniforms = make_input(decoder, 2, 2)
+    codes, logits = run(cpu, decoder, latent, uniforms)
+    rough, rough_logits = run(cpu, decoder, latent, uniforms, forced=codes, dtype=torch.bfloat16)
+    error, spread = (rough_logits - logits).abs(), logits.std(dim=-1).mean()
+    assert error.mean() < 0.03 * spread and error.max() < 0.15 * spread
+    assert error.max() > 1e-4  # it is another number format
+    assert (rough == codes).float().mean() > 0.8
+
+
+@needs_compiler
+def test_a_million_samples_later_nothing_has_drifted():
+    decoder = make_decoder(replace(SMALL, blocks=1), pool=1_000)
+    latent, uniforms = make_input(decoder, 1, 1_000)
+    state = State()
+    cpu.run(decoder, latent, uniforms, temperature=1.0, state=state)
+    words = state.memory.rings.numel()
+    codes, logits = run(cpu, decoder, latent[..., :2], uniforms[:, :2_000], state=state)
+    assert state.memory.rings.numel() == words
+    truth = decoder(codes, latent[..., :2]).transpose(1, 2)
+    known = decoder.receptive_field  # before that the decoder, unlike the state, sees silence
+    torch.testing.assert_close(logits[:, known:], truth[:, known:], atol=1e-4, rtol=0)
+
+
+# ---------------------------------------------------------------------------------- one door
+
+
+@needs_compiler
+def test_every_backend_makes_the_same_codes_from_the_same_seed():
+    decoder = make_decoder(SMALL)
+    latent, _ = make_input(decoder, 2, 3)
+    made = [
+        generation.generate(
+            decoder, latent, generator=torch.Generator().manual_seed(3), backend=backend
+        )
+        for backend in ("auto", *generation.BACKENDS)
+    ]
+    assert made[0].shape == (2, 3 * POOL) and made[0].dtype == torch.long
+    assert all(torch.equal(codes, made[0]) for codes in made)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_a_state_carries_on(backend):
+    decoder = make_decoder(SMALL)
+    latent, uniforms = make_input(decoder, 2, 4)
+    whole = generation.generate(decoder, latent, uniforms=uniforms, backend=backend)
+    state, heard = State(), []
+    parts = [
+        generation.generate(
+            decoder, latent[:, :, f : f + 1], uniforms=uniforms[:, f * POOL : (f + 1) * POOL],
+            backend=backend, state=state, progress=heard.append,
+        )
+        for f in range(4)
+    ]  # fmt: skip
+    assert torch.equal(torch.cat(parts, dim=1), whole)
+    assert state.position == 4 * POOL and heard == [POOL] * 4
+
+
+def test_several_decoders_at_once_are_each_as_alone():
+    decoders = [make_decoder(SMALL, seed=seed) for seed in range(5)]
+    latent, _ = make_input(decoders[0], 1, 3)
+    rng, heard = torch.Generator().manual_seed(9), []
+    together = generation.generate_many(
+        decoders, latent, generator=rng, threads=2, progress=heard.append
+    )
+    rng = torch.Generator().manual_seed(9)
+    for decoder, codes in zip(decoders, together, strict=True):
+        assert torch.equal(generation.generate(decoder, latent, generator=rng), codes)
+    assert heard[-1] == 3 * POOL and heard == sorted(heard)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"latent": torch.zeros(1, 5, 2)}, "latent has shape"),
+        ({"latent": torch.zeros(6, 2)}, "latent has shape"),
+        ({"uniforms": torch.zeros(1, 3)}, "uniforms have shape"),
+        ({"temperature": -1.0}, "temperature -1.0"),
+        ({"temperature": float("nan")}, "temperature nan"),
+        ({"backend": "magic"}, "unknown backend 'magic'"),
+        ({"backend": "reference", "dtype": torch.bfloat16}, "reference backend does not compute"),
+        ({"dtype": torch.float16}, "float16"),
+        ({"threads": 0}, "threads 0"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(change, message):
+    decoder = make_decoder(SMALL)
+    arguments = {"latent": torch.zeros(1, LATENT, 2), **change}
+    with pytest.raises(GenerationError, match=message):
+        generation.generate(decoder, **arguments)
+
+
+def test_a_state_is_not_taken_elsewhere():
+    decoder, state = make_decoder(SMALL), State()
+    latent, _ = make_input(decoder, 2, 1)
+    generation.generate(decoder, latent, state=state)
+    with pytest.raises(GenerationError, match="belongs to another"):
+        generation.generate(decoder, latent[:1], state=state)
+
+
+def test_nothing_is_nothing():
+    decoder = make_decoder(SMALL)
+    assert generation.generate(decoder, torch.zeros(2, LATENT, 0)).shape == (2, 0)
+    assert generation.generate_many([], torch.zeros(2, LATENT, 1)) == []
+
+
+@needs_compiler
+@pytest.mark.parametrize("several", [False, True])
+def test_ctrl_c_is_heard_at_once(several):
+    decoders = [make_decoder(SMALL)] * (3 if several else 1)
+    latent = torch.zeros(1, LATENT, 10**6)  # minutes
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        generation.generate_many(decoders, latent, threads=2)
+    assert time.monotonic() - began < 3
+
+
+# --------------------------------------------------------------------------------- the builder
+
+
+def no_compiler(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("UMT_CACHE", str(tmp_path))
+    build.load.cache_clear()
+    generation.fastest.cache_clear()
+
+
+@pytest.fixture
+def forget():
+    yield
+    build.load.cache_clear()
+    generation.fastest.cache_clear()
+
+
+def test_without_a_compiler_pytorch_does_it_and_says_so_once(monkeypatch, tmp_path, forget, recwarn):
+    no_compiler(monkeypatch, tmp_path)
+    decoder = make_decoder(SMALL)
+    latent, uniforms = make_input(decoder, 1, 1)
+    for _ in range(2):
+        codes = generation.generate(decoder, latent, uniforms=uniforms)
+    said = [str(item.message) for item in recwarn if item.category is RuntimeWarning]
+    assert len(said) == 1 and "no C++ compiler" in said[0]
+    assert torch.equal(codes, run(reference, decoder, latent, uniforms)[0])
+
+
+@needs_compiler
+def test_the_library_is_built_once_and_by_many_at_once(tmp_path):
+    library, source = tmp_path / "cache" / "one.so", b'extern "C" int one() { return 1; }'
+    compiler = build._compiler()
+    threads = [
+        threading.Thread(target=build._compile, args=(compiler, source, library)) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert build.ctypes.CDLL(str(library)).one() == 1
+    assert list(library.parent.iterdir()) == [library]
+    assert build._key(source, compiler) != build._key(source + b" ", compiler)
+
+
+@needs_compiler
+def test_a_compiler_that_fails_is_quoted(tmp_path):
+    with pytest.raises(GenerationError, match="cannot compile the kernel"):
+        build._compile(build._compiler(), b"#error this is not C++", tmp_path / "bad.so")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ----------------------------------------------------------------------------------- the bench
+
+
+def test_the_bench_reports_what_it_ran():
+    found = bench.generate("tiny", streams=2, domains=2, seconds=0.01, threads=1)
+    assert found["backend"] in generation.BACKENDS and found["dtype"] == "float32"
+    assert found["samples_per_second"] > 0
+    factor = found["samples_per_second"] / 16_000 / 4
+    assert found["real_time_factor"] == pytest.approx(factor, rel=0.01)
+    assert bench.encode("tiny", seconds=0.01)["seconds_per_second"] > 0
+    with pytest.raises(ConfigError, match="dtype"):
+        bench.generate("tiny", dtype="int8")
+    with pytest.raises(ConfigError, match="streams"):
+        bench.generate("tiny", streams=0)

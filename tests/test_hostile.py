@@ -1,0 +1,215 @@
+"""Audio files that are odd, damaged or made to hurt: each is used, or refused by name.
+
+All are made here. ``USED`` says how many samples at 16 kHz come out, ``REFUSED`` what the refusal
+says. Nothing may crash, hang, or take memory for what a header merely promises.
+"""
+
+import json
+import os
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import tone
+
+from umtlib import audio
+from umtlib.corpora import folders
+from umtlib.corpora.corpus import SKIPPED, Corpus
+from umtlib.errors import AudioError
+
+SECOND = tone(1, 16_000, 300)
+
+
+def by_soundfile(samples=SECOND, rate=16_000, **settings):
+    return lambda path: soundfile.write(path, samples, rate, **settings)
+
+
+def raw(content):
+    return lambda path: path.write_bytes(content)
+
+
+def chunk(name, content):
+    return name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
+
+
+def wav(data=None, *, code=1, channels=1, rate=16_000, bits=16, align=None, size=None, extra=b"",
+        riff=b"RIFF"):  # fmt: skip
+    """A WAV file, byte by byte; ``size`` is what the data chunk claims."""
+    data = (SECOND * 32767).astype("<i2").tobytes() if data is None else data
+    align = min(65_535, channels * bits // 8) if align is None else align
+    form = struct.pack("<HHIIHH", code, channels, rate, (rate * align) % 2**32, align, bits)
+    body = b"WAVE" + chunk(b"fmt ", form) + extra
+    body += b"data" + struct.pack("<I", len(data) if size is None else size) + data
+    return riff + struct.pack("<I", min(len(body), 2**32 - 1)) + body
+
+
+def damaged(suffix, change, **settings):
+    """A good file of a format, changed by a function of its bytes."""
+
+    def make(path):
+        good = path.with_name(f"good{suffix}")
+        soundfile.write(good, SECOND, 16_000, **settings)
+        path.write_bytes(change(good.read_bytes()))
+        good.unlink()
+
+    return make
+
+
+def at(place, new):
+    return lambda data: data[:place] + new + data[place + len(new) :]
+
+
+def aiff(frames, rate=b"\x40\x0c\xfa\0\0\0\0\0\0\0"):
+    data = (SECOND * 32767).astype(">i2").tobytes()
+    common = struct.pack(">hIh", 1, frames, 16) + rate
+    body = b"AIFF" + b"COMM" + struct.pack(">I", 18) + common
+    body += b"SSND" + struct.pack(">III", len(data) + 8, 0, 0) + data
+    return b"FORM" + struct.pack(">I", len(body)) + body
+
+
+def au(size, channels=1, offset=24):
+    data = (SECOND * 32767).astype(">i2").tobytes()
+    return struct.pack(">4sIIIII", b".snd", offset, size, 3, 16_000, channels) + data
+
+
+NOISE = np.random.default_rng(0).bytes(20_000)
+LOUD = 5 * SECOND
+
+USED = {
+    "8 channels.wav": (by_soundfile(np.stack([SECOND] * 8, 1)), 16_000),
+    "64 channels.wav": (by_soundfile(np.stack([SECOND] * 64, 1)), 16_000),
+    "192 kHz.wav": (by_soundfile(tone(1, 192_000, 300), 192_000), 16_000),
+    "768 kHz.wav": (by_soundfile(tone(0.6, 768_000, 300), 768_000), 9_600),
+    "4 kHz.wav": (by_soundfile(tone(1, 4_000, 300), 4_000), 16_000),
+    "prime rate.wav": (by_soundfile(tone(1, 44_101, 300), 44_101), 16_000),
+    "float beyond 1.wav": (by_soundfile(LOUD, subtype="FLOAT"), 16_000),
+    "double 1e30.wav": (by_soundfile(SECOND * 1e30, subtype="DOUBLE"), 16_000),
+    "denormals.wav": (by_soundfile(np.full(16_000, 1e-40), subtype="FLOAT"), 16_000),
+    "u-law.wav": (by_soundfile(subtype="ULAW"), 16_000),
+    "A-law.au": (by_soundfile(subtype="ALAW"), 16_000),
+    "8 bit.wav": (by_soundfile(subtype="PCM_U8"), 16_000),
+    "32 bit.flac": (by_soundfile(subtype="PCM_24"), 16_000),
+    "opus.opus": (by_soundfile(format="OGG", subtype="OPUS"), 16_000),
+    "big endian.wav": (by_soundfile(endian="BIG"), 16_000),
+    "rf64.wav": (by_soundfile(format="RF64"), 16_000),
+    "w64.w64": (by_soundfile(format="W64"), 16_000),
+    "caf.caf": (by_soundfile(format="CAF"), 16_000),
+    "1 sample.wav": (by_soundfile(SECOND[:1]), 1),
+    "2 samples.flac": (by_soundfile(SECOND[:2]), 2),
+    "constant.wav": (by_soundfile(np.full(16_000, 0.7)), 16_000),
+    "tone on a constant.wav": (by_soundfile(0.5 + SECOND), 16_000),
+    "silent.wav": (by_soundfile(np.zeros(16_000)), 16_000),
+    "full scale.wav": (by_soundfile(np.sign(SECOND)), 16_000),
+    "promises 2 GB.wav": (raw(wav(size=2**31)), 16_000),
+    "promises 4 GB.wav": (raw(wav(size=2**32 - 1)), 16_000),
+    "promises nothing.wav": (raw(wav(size=0)), None),
+    "2**31 frames.aiff": (raw(aiff(2**31)), 16_000),
+    "junk before.wav": (raw(wav(extra=chunk(b"JUNK", NOISE))), 16_000),
+    "odd end.wav": (raw(wav() + b"\0\0\0"), 16_000),
+    "noise after.wav": (raw(wav() + NOISE), 16_000),
+    "cut in a frame.wav": (raw(wav()[:-1]), 15_999),
+    "half.flac": (damaged(".flac", lambda d: d[: len(d) // 2]), None),
+    "holes.mp3": (damaged(".mp3", at(2_000, b"\0" * 500)), None),
+    "holes.ogg": (damaged(".ogg", at(5_000, b"\0" * 300)), None),
+    "tag.mp3": (damaged(".mp3", lambda d: b"ID3\4\0\0\0\0\x4f\x0f" + bytes(10_127) + d), None),
+    "2**36 frames.flac": (damaged(".flac", at(21, b"\xff" * 5)), None),
+    "wrong suffix.mp3": (by_soundfile(format="WAV"), 16_000),
+}
+
+REFUSED = {
+    "empty.wav": (raw(b""), "0 bytes"),
+    "1 byte.wav": (raw(b"R"), "cannot be decoded"),
+    "only RIFF.wav": (raw(b"RIFF\xff\xff\xff\xffWAVE"), "cannot be decoded"),
+    "text.wav": (raw(b"not audio at all"), "cannot be decoded"),
+    "page.mp3": (raw(b"<!DOCTYPE html><html>"), "cannot be decoded"),
+    "zip.wav": (raw(b"PK\3\4" + NOISE), "cannot be decoded"),
+    "aac.m4a": (raw(b"\0\0\0\x20ftypM4A " + NOISE), "convert it to WAV"),
+    "noise.wav": (raw(NOISE), "cannot be decoded"),
+    "noise.flac": (raw(b"fLaC" + NOISE), "cannot be decoded"),
+    "noise.ogg": (raw(b"OggS" + NOISE), "cannot be decoded"),
+    "no samples.wav": (raw(wav(b"")), "no audio"),
+    "no channels.wav": (raw(wav(channels=0)), "cannot be decoded"),
+    "65535 channels.wav": (raw(wav(channels=65_535)), "cannot be decoded"),
+    "0 Hz.wav": (raw(wav(rate=0)), "cannot be decoded|sample rate"),
+    "1 Hz.wav": (raw(wav(rate=1)), "sample rate of 1 Hz"),
+    "4 GHz.wav": (raw(wav(rate=2**32 - 1)), "cannot be decoded|sample rate"),
+    "0 bits.wav": (raw(wav(bits=0, align=2)), "cannot be decoded|is coded"),
+    "unknown codec.wav": (raw(wav(code=0x7777)), "cannot be decoded"),
+    "nan.wav": (by_soundfile(np.full(16_000, np.nan), subtype="FLOAT"), "NaN"),
+    "one nan.wav": (by_soundfile(np.append(SECOND, np.nan), subtype="DOUBLE"), "NaN"),
+    "infinite.wav": (by_soundfile(np.append(SECOND, np.inf), subtype="FLOAT"), "NaN or inf"),
+    "1e308.wav": (by_soundfile(np.full(9_000, 1e308), subtype="DOUBLE"), "NaN or infinite"),
+    "adpcm.wav": (by_soundfile(subtype="IMA_ADPCM"), "IMA_ADPCM, which is not read"),
+    "ms adpcm.wav": (by_soundfile(subtype="MS_ADPCM"), "MS_ADPCM, which is not read"),
+    "gsm.wav": (by_soundfile(rate=8_000, subtype="GSM610"), "GSM610, which is not read"),
+    "g721.au": (by_soundfile(subtype="G721_32"), "G721_32, which is not read"),
+    "dwvw.aiff": (by_soundfile(subtype="DWVW_16"), "DWVW_16, which is not read"),
+    "alac.caf": (by_soundfile(subtype="ALAC_16"), "ALAC_16, which is not read"),
+    "voc.wav": (by_soundfile(format="VOC"), "cannot be decoded"),
+    "sampler.wav": (by_soundfile(format="SVX"), "cannot be decoded"),
+    "matlab.wav": (by_soundfile(format="MAT5", subtype="PCM_16"), "cannot be decoded"),
+    "paf.wav": (by_soundfile(format="PAF"), "cannot be decoded"),
+    "cut header.flac": (damaged(".flac", lambda d: d[:30]), "cannot be decoded|no audio"),
+    "au offset.au": (raw(au(100, offset=2**31)), "cannot be decoded|no audio"),
+    "4 GB.au": (raw(au(2**32 - 2)), "holds no audio"),
+    "lists.wav": (raw(wav(extra=chunk(b"LIST", b"INFOIART" + b"\xff" * 99))), "cannot be decoded"),
+    "folder.wav": (os.mkdir, "a folder"),
+    "pipe.wav": (os.mkfifo, "not a regular file"),
+    "dangling.wav": (lambda path: os.symlink("nowhere", path), "No such file"),
+    "loop.wav": (lambda path: os.symlink(path.name, path), "cannot read"),
+    "device.wav": (lambda path: os.symlink("/dev/zero", path), "not a regular file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", USED)
+def test_it_is_used(tmp_path, name):
+    make, samples = USED[name]
+    make(tmp_path / name)
+    tracemalloc.start()
+    try:
+        found = audio.read(tmp_path / name)
+        peak = tracemalloc.get_traced_memory()[1]
+    except AudioError:
+        assert name == "promises nothing.wav"  # libsndfile may read to the end, or not at all
+        return
+    finally:
+        tracemalloc.stop()
+    assert peak < 60e6
+    assert found.dtype == np.float32 and np.isfinite(found).all() and np.abs(found).max() <= 1
+    assert len(found) == samples if samples else 0 < len(found) <= 17_000
+    levelled = audio.level(found)
+    assert np.isfinite(levelled).all() and np.abs(levelled).max() <= 1
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_it_is_refused_by_name(tmp_path, name):
+    make, words = REFUSED[name]
+    make(tmp_path / name)
+    with pytest.raises(AudioError, match=words) as caught:
+        audio.read(tmp_path / name)
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_folder_of_them_all_becomes_a_corpus(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, (make, _) in (USED | REFUSED).items():
+        make(tmp_path / "in" / name)
+    (tmp_path / "in/folder.wav/hidden.wav").symlink_to("/dev/urandom")
+    folders.build({"d": tmp_path / "in"}, tmp_path / "out", workers=0)
+    text = (tmp_path / "out" / SKIPPED).read_text()
+    lines = {line["file"]: line for line in map(json.loads, text.splitlines())}
+    used = {track.source["source"] for track in Corpus(tmp_path / "out").tracks}
+    every = {str(p.relative_to(tmp_path / "in")) for p in (tmp_path / "in").rglob("*")}
+    assert used | lines.keys() == every - {"folder.wav"}  # nothing is dropped silently
+    assert {name for name in used if name in REFUSED} == set()
+    assert {"silent.wav", "constant.wav", "1 sample.wav", "denormals.wav"} <= lines.keys()
+    assert all("kept_seconds" in lines[name] for name in used & lines.keys())
+    for track in Corpus(tmp_path / "out").tracks:
+        peak = np.abs(Corpus(tmp_path / "out").audio(track).astype(int)).max()
+        assert 300 < peak <= 0.9 * 32_768, track.source
+
+
+def test_there_are_enough_of_them():
+    assert len(USED) + len(REFUSED) >= 40

@@ -1,0 +1,169 @@
+"""MusicNet's layout to a corpus, from lines of its real metadata."""
+
+import json
+
+import pytest
+import soundfile
+from conftest import tone
+
+from umtlib.corpora import musicnet
+from umtlib.corpora.corpus import SKIPPED, Corpus
+from umtlib.errors import CorpusError
+
+# Lines of the real musicnet_metadata.csv (Thickstun et al., CC BY 4.0), with its quoted commas.
+CSV = """\
+id,composer,composition,movement,ensemble,source,transcriber,catalog_name,seconds
+1729,Schubert,Piano Quintet in A major,4. Andantino - Allegretto,Piano Quintet,European Archive,\
+http://tirolmusic.blogspot.com/,OP114,444
+2075,Cambini,Wind Quintet No 1 in B-flat Major,1. Allegro maestoso,Wind Quintet,\
+Soni Ventorum Wind Quintet,Oliver Seely,JOHN1,329
+2076,Cambini,Wind Quintet No 1 in B-flat Major,2. Larghetto cantabile,Wind Quintet,\
+Soni Ventorum Wind Quintet,Oliver Seely,JOHN1,247
+2078,Cambini,Wind Quintet No 2 in D Minor,1. Allegro espressivo,Wind Quintet,\
+Soni Ventorum Wind Quintet,Oliver Seely,JOHN2,355
+2195,Bach,"WTK I, No 3: Prelude and Fugue in C-sharp major",2. Fugue,Solo Piano,Kimiko Ishizaka,\
+www.bachcentral.com,BWV848,155
+2196,Bach,"WTK I, No 3: Prelude and Fugue in C-sharp major",1. Prelude,Solo Piano,\
+Kimiko Ishizaka,www.bachcentral.com,BWV848,75
+2303,Bach,"WTK I, No 5: Prelude and Fugue in D major",1. Prelude,Solo Piano,Kimiko Ishizaka,\
+www.bachcentral.com,BWV850,92
+2217,Bach,Cello Suite 3,1. Prelude,Solo Cello,European Archive,David J. Grossman,BWV1009,186
+2218,Bach,Cello Suite 3,2. Allemande,Solo Cello,European Archive,David J. Grossman,BWV1009,199
+2298,Bach,Cello Suite 4,6. Gigue,Solo Cello,European Archive,David J. Grossman,BWV1010,153
+2335,Beethoven,Violin Sonata No 8 in G major,"2. Tempo di minuetto, ma molto moderato e grazioso",\
+Accompanied Violin,Edward Auer,suzumedia,OP30NO3,422
+2341,Beethoven,Violin Sonata No 8 in G major,"2. Tempo di minuetto, ma molto moderato e grazioso",\
+Accompanied Violin,European Archive,suzumedia,OP30NO3,460
+2397,Beethoven,Violin Sonata No 9 in A major,1. Adagio sostenuto - Presto,Accompanied Violin,\
+Edward Auer,Darren L. Slider,OP47,623
+2628,Beethoven,Violin Sonata No 10 in G major,3. Scherzo: Allegro - Trio,Accompanied Violin,\
+Irrera Brothers,suzumedia,OP96,124
+2343,Beethoven,Piano Sonata No 14 in C-sharp minor,1. Adagio sostenuto,Solo Piano,\
+Stefano Ligoratti,piano-midi.de,OP27NO2,332
+2346,Beethoven,Piano Sonata No 14 in C-sharp minor,1. Adagio sostenuto,Solo Piano,Paul Pitman,\
+piano-midi.de,OP27NO2,335
+2532,Beethoven,Piano Sonata No 20 in C minor,1. Maestoso - Allegro con brio ed appassionato,\
+Solo Piano,Neal O\u2019Doan,piano-midi.de,OP111,548
+2556,Beethoven,Piano Sonata No 30 in E major,2. Prestissimo,Solo Piano,Paul Pitman,\
+piano-midi.de,OP109,151
+2313,Beethoven,String Quartet No 15 in A minor,1. Allegro,String Quartet,European Archive,\
+suzumedia,OP132,593
+2365,Beethoven,String Quartet No 12 in E-flat major,1. Maestoso - Allegro,String Quartet,\
+Pascal String Quartet,suzumedia,OP127,402
+2382,Beethoven,String Quartet No 13 in B-flat major,2. Presto,String Quartet,European Archive,\
+suzumedia,OP130,117
+"""
+TEST = {2298, 2303, 2382, 2556, 2628}  # of these, the ones that are in the real test_data
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The layout, with a tone in place of each recording."""
+    root = tmp_path / "in"
+    root.mkdir()
+    (root / "musicnet_metadata.csv").write_text(CSV, encoding="utf-8")
+    for row in musicnet.read_metadata(root / "musicnet_metadata.csv"):
+        path = root / ("test_data" if row["id"] in TEST else "train_data") / f"{row['id']}.wav"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, tone(0.6, 44_100, row["id"] / 4), 44_100)
+    return root
+
+
+def build(folder, **settings):
+    out = folder.parent / "out"
+    musicnet.build(folder, out, workers=0, **settings)
+    return Corpus(out)
+
+
+def test_the_authors_domains(folder):
+    assert tuple(musicnet.AUTHORS) == (
+        "bach_solo_cello", "beethoven_solo_piano", "cambini_wind_quintet", "bach_solo_piano",
+        "beethoven_accompanied_violin", "beethoven_string_quartet",
+    )  # fmt: skip
+    corpus = build(folder)
+    assert set(corpus.domains) == set(musicnet.AUTHORS)
+    assert len(corpus.tracks) == 20  # all but Schubert
+    found = {track.source["id"]: track for track in corpus.tracks}
+    assert {number for number, t in found.items() if t.split == "test"} >= TEST
+    for number in TEST:
+        assert found[number].source["source"] == f"test_data/{number}.wav"
+    for domain in corpus.domains:
+        for split in ("train", "val"):
+            assert corpus.select(domain, split), (domain, split)
+    # of the domains with recordings in test_data, nothing else is in test
+    assert all(t.domain == "cambini_wind_quintet" for n, t in found.items()
+               if t.split == "test" and n not in TEST)  # fmt: skip
+    for one, other in ((2335, 2341), (2343, 2346)):  # one movement, two performances
+        assert found[one].split == found[other].split
+    assert found[2341].source["performer"] == "European Archive"
+    assert found[2341].source["movement"].startswith("2. Tempo di minuetto, ma molto")
+
+
+def test_the_folder_inside_the_archive(folder):
+    (folder / "musicnet").mkdir()
+    for part in ("train_data", "test_data"):
+        (folder / part).rename(folder / "musicnet" / part)
+    assert len(build(folder).tracks) == 20
+
+
+def test_another_selection(folder):
+    domains = {
+        "fugues": "composer == 'Bach' and ('Fugue' in movement or 'Prelude' in movement)",
+        "long": "seconds >= 400 and not composer in ['Bach', 'Schubert']",
+    }
+    corpus = build(folder, domains=domains)
+    ids = {d: {t.source["id"] for t in corpus.tracks if t.domain == d} for d in domains}
+    assert ids["fugues"] == {2195, 2196, 2303, 2217}
+    assert ids["long"] == {2335, 2341, 2397, 2532, 2313, 2365}
+
+
+def test_a_missing_recording_is_listed(folder):
+    (folder / "train_data/2075.wav").unlink()
+    (folder / "train_data/2341.wav").write_bytes(b"<html>")
+    assert len(build(folder).tracks) == 18
+    text = (folder.parent / "out" / SKIPPED).read_text()
+    lines = {line["file"]: line["reason"] for line in map(json.loads, text.splitlines())}
+    assert "No such file" in lines["train_data/2075.wav"]
+    assert "cannot be decoded" in lines["train_data/2341.wav"]
+
+
+@pytest.mark.parametrize("expression", [
+    "", "composer = 'Bach'", "__import__('os').system('true')", "composer.x == 1",
+    "(lambda: 1)()", "[x for x in ()]", "name == 'Bach'", "composer == f'{1}'", "1 +",
+    "composer == 'Bach' if 1 else 2", "a" * 3000, "(" * 500, "composer is 'Bach'", "1 < id < 3",
+    "composer == b'Bach'", "not " * 600 + "id", "composer[0] == 'B'", "composer := 'x'",
+    "'Bach' == composer or __builtins__", "id == 9 ** 9 ** 9", "\0",
+])  # fmt: skip
+def test_an_expression_is_never_run(expression):
+    with pytest.raises(CorpusError, match="expression"):
+        musicnet.selector(expression)
+
+
+def test_an_expression_that_cannot_be_compared():
+    with pytest.raises(CorpusError, match="cannot compare"):
+        musicnet.selector("composer < 3")({"composer": "Bach"})
+
+
+@pytest.mark.parametrize("csv, words", [
+    ("", "no column"), ("id,composer\n1,Bach\n", "no column"), (CSV.replace("1729", "x"), "x"),
+    (CSV.replace("OP114,444", "OP114"), "download it again"),
+    (CSV.replace("1729", "9" * 5000), "cannot be read"),
+])  # fmt: skip
+def test_damaged_metadata(folder, csv, words):
+    (folder / "musicnet_metadata.csv").write_text(csv)
+    with pytest.raises(CorpusError, match=words):
+        build(folder)
+
+
+@pytest.mark.parametrize("domains, words", [
+    ({"a b": "id > 0"}, "letters"), ({"a": "id < 0"}, "no recording"),
+    ({"a": "id > 0", "b": "id == 2217"}, "of two domains"),
+])  # fmt: skip
+def test_domains_that_make_no_sense(folder, domains, words):
+    with pytest.raises(CorpusError, match=words):
+        build(folder, domains=domains)
+
+
+def test_no_metadata(tmp_path):
+    with pytest.raises(CorpusError, match="musicnet_metadata.csv"):
+        build(tmp_path / "in")

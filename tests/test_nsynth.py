@@ -1,0 +1,197 @@
+"""NSynth's layout to a corpus: selection, domains, splits; and training on the result."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import tone
+
+from umtlib import config, runs
+from umtlib.corpora import nsynth
+from umtlib.corpora.corpus import SKIPPED, Corpus
+from umtlib.corpora.nsynth import Selection
+from umtlib.errors import CorpusError
+
+MINI = Path(__file__).parents[1] / "data" / "mini-nsynth"
+
+# Two notes of the real nsynth-test/examples.json (CC BY 4.0), field by field.
+REAL = {
+    "guitar_electronic_022-082-127": {
+        "qualities": [0, 0, 0, 0, 0, 0, 0, 0, 0, 0], "pitch": 82, "note": 213174,
+        "instrument_source_str": "electronic", "velocity": 127,
+        "instrument_str": "guitar_electronic_022", "instrument": 378, "sample_rate": 16000,
+        "qualities_str": [], "instrument_source": 1, "note_str": "guitar_electronic_022-082-127",
+        "instrument_family": 3, "instrument_family_str": "guitar",
+    },
+    "reed_acoustic_023-097-127": {
+        "qualities": [0, 0, 0, 1, 0, 1, 1, 1, 0, 0], "pitch": 97, "note": 71140,
+        "instrument_source_str": "acoustic", "velocity": 127,
+        "instrument_str": "reed_acoustic_023", "instrument": 224, "sample_rate": 16000,
+        "qualities_str": ["fast_decay", "multiphonic", "nonlinear_env", "percussive"],
+        "instrument_source": 0, "note_str": "reed_acoustic_023-097-127",
+        "instrument_family": 7, "instrument_family_str": "reed",
+    },
+}  # fmt: skip
+
+
+def write(folder, part, notes):
+    (folder / part / "audio").mkdir(parents=True)
+    (folder / part / "examples.json").write_text(json.dumps(notes, indent=4))
+    for number, name in enumerate(notes):
+        path = folder / part / "audio" / f"{Path(name).name}.wav"
+        soundfile.write(path, tone(0.6, hertz=200 + 7 * number + sum(map(ord, part))), 16_000)
+    return folder
+
+
+def note(instrument="flute_acoustic_001", pitch=60, velocity=100):
+    family, source, _ = instrument.rsplit("_", 2)
+    name = f"{instrument}-{pitch:03d}-{velocity:03d}"
+    return {name: REAL["reed_acoustic_023-097-127"] | {
+        "note_str": name, "instrument_str": instrument, "pitch": pitch, "velocity": velocity,
+        "instrument_family_str": family, "instrument_source_str": source,
+    }}  # fmt: skip
+
+
+def build(folder, out, **settings):
+    nsynth.build(folder, out, workers=0, **settings)
+    return Corpus(out)
+
+
+def test_the_shipped_notes_have_the_layout():
+    sizes = [path.stat().st_size for path in MINI.rglob("*") if path.is_file()]
+    assert sum(sizes) <= 2_000_000
+    owners = {}
+    for part in nsynth.SPLITS:
+        raw = json.loads((MINI / part / "examples.json").read_text())
+        assert all(
+            fields.keys() == REAL["reed_acoustic_023-097-127"].keys() for fields in raw.values()
+        )
+        notes = list(nsynth.read_examples(MINI / part / "examples.json"))
+        files = {path.stem for path in (MINI / part / "audio").glob("*.wav")}
+        assert files == {n["note_str"] for n in notes}
+        owners[part] = {n["instrument_str"] for n in notes}
+        for name in files:
+            samples, rate = soundfile.read(MINI / part / "audio" / f"{name}.wav", dtype="int16")
+            assert (rate, samples.shape) == (16_000, (16_000,)) and np.abs(samples).max() > 300
+            f0 = 440 * 2 ** ((int(name.split("-")[1]) - 69) / 12)
+            spectrum = np.abs(np.fft.rfft(samples[1_600:11_200], 160_000))
+            peaks = [
+                spectrum[int(10 * f0 * k * 0.985) : int(10 * f0 * k * 1.015)].max()
+                for k in (1, 2, 3)
+            ]
+            assert max(peaks) > 0.5 * spectrum.max(), name  # it sounds at its pitch
+    assert not owners["nsynth-train"] & (owners["nsynth-valid"] | owners["nsynth-test"])
+
+
+def test_families_keep_the_official_splits(tmp_path):
+    corpus = build(MINI, tmp_path / "out")
+    assert corpus.domains == ("flute", "guitar", "keyboard") and len(corpus.tracks) == 60
+    for track in corpus.tracks:
+        assert nsynth.SPLITS[track.source["nsynth"]] == track.split
+        assert track.domain == track.source["instrument_family_str"]
+    assert (tmp_path / "out" / SKIPPED).read_text() == ""
+
+
+def test_an_instrument_is_divided_by_pitch(tmp_path):
+    corpus = build(MINI, tmp_path / "out", by="instrument")
+    assert len(corpus.domains) == 12
+    by_pitch = {}
+    for track in corpus.tracks:
+        by_pitch.setdefault((track.domain, track.source["pitch"]), set()).add(track.split)
+    assert all(len(splits) == 1 for splits in by_pitch.values())
+    for domain in corpus.domains:
+        assert corpus.select(domain, "train") and corpus.select(domain, "val")
+
+
+@pytest.mark.parametrize("choice, names", [
+    ({"families": ["flute"]}, 8), ({"sources": ["acoustic"]}, 8), ({"pitches": (61, 90)}, 3),
+    ({"velocities": [25]}, 3), ({"instruments": ["reed_acoustic_001"]}, 4), ({}, 12),
+    ({"families": ["flute"], "velocities": [25], "pitches": (60, 60)}, 2),
+])  # fmt: skip
+def test_selection(choice, names):
+    notes = [
+        note(f"{kind}_001", pitch, velocity)
+        for kind in ("flute_acoustic", "flute_electronic", "reed_acoustic")
+        for pitch, velocity in ((60, 25), (60, 100), (70, 100), (50, 127))
+    ]
+    assert sum(Selection(**choice).takes(n) for each in notes for n in each.values()) == names
+
+
+def test_a_family_without_official_validation(tmp_path):
+    train = note("flute_acoustic_001") | note("flute_acoustic_002")
+    train |= {k: v for n in range(4) for k, v in note(f"synth_lead_synthetic_00{n}").items()}
+    write(tmp_path, "nsynth-train", train)
+    write(tmp_path, "nsynth-valid", note("flute_acoustic_003"))
+    corpus = build(tmp_path, tmp_path / "out")
+    assert len(corpus.select("flute", "val")) == 1 and len(corpus.select("flute", "train")) == 2
+    assert corpus.select("synth_lead", "val") and corpus.select("synth_lead", "train")
+
+
+def test_real_notes(tmp_path):
+    write(tmp_path, "nsynth-test", REAL)
+    found = list(nsynth.read_examples(tmp_path / "nsynth-test" / "examples.json"))
+    assert [n["note_str"] for n in found] == sorted(REAL)
+    for each in found:
+        assert each.items() <= REAL[each["note_str"]].items()
+    with pytest.raises(CorpusError, match="has only nsynth-test; add nsynth-train"):
+        build(tmp_path, tmp_path / "out")
+
+
+def test_missing_and_unknown_files_are_listed(tmp_path):
+    write(tmp_path, "nsynth-train", note(pitch=60) | note(pitch=61) | note(pitch=62))
+    audio = tmp_path / "nsynth-train" / "audio"
+    (audio / "flute_acoustic_001-061-100.wav").unlink()
+    (audio / "stranger.wav").write_bytes(b"x")
+    build(tmp_path, tmp_path / "out", by="instrument")
+    lines = [json.loads(line) for line in (tmp_path / "out" / SKIPPED).read_text().splitlines()]
+    assert [line["file"].rsplit("/", 1)[1] for line in lines] == [
+        "flute_acoustic_001-061-100.wav", "stranger.wav"
+    ]  # fmt: skip
+    assert "No such file" in lines[0]["reason"] and lines[1]["reason"] == "not in examples.json"
+
+
+@pytest.mark.parametrize("change", [
+    {"note_str": "../../evil"}, {"note_str": 5}, {"instrument_str": "a/b"}, {"pitch": "60"},
+    {"pitch": True}, {"velocity": None}, {"instrument_family_str": ""},
+])  # fmt: skip
+def test_a_hostile_note_is_refused(tmp_path, change):
+    [(name, fields)] = note().items()
+    changed = fields | change
+    write(tmp_path, "nsynth-train", {name: fields})
+    path = tmp_path / "nsynth-train" / "examples.json"
+    path.write_text(json.dumps({str(change.get("note_str", name)): changed}))
+    with pytest.raises(CorpusError, match="is damaged"):
+        build(tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", "[" * 100_000, '{"a": 1}', "\xff"])
+def test_a_damaged_examples_file(tmp_path, text):
+    write(tmp_path, "nsynth-train", note())
+    (tmp_path / "nsynth-train" / "examples.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(CorpusError, match="examples.json"):
+        build(tmp_path, tmp_path / "out")
+
+
+def test_what_is_not_nsynth(tmp_path):
+    with pytest.raises(CorpusError, match="has no nsynth-train/examples.json"):
+        build(tmp_path, tmp_path / "out")
+    with pytest.raises(CorpusError, match="by 'colour'"):
+        build(MINI, tmp_path / "out", by="colour")
+    with pytest.raises(CorpusError, match="loosen"):
+        build(MINI, tmp_path / "out", selection=Selection(families=["tuba"]))
+    shutil.copytree(MINI, tmp_path / "in")
+    shutil.rmtree(tmp_path / "in/nsynth-train/audio")
+    with pytest.raises(CorpusError, match="is missing"):
+        build(tmp_path / "in", tmp_path / "out")
+
+
+def test_training_on_it_from_end_to_end(tmp_path):
+    corpus = build(MINI, tmp_path / "out", selection=Selection(families=["flute", "keyboard"]))
+    preset = config.preset("tiny", corpus.domains)
+    preset = replace(preset, training=replace(preset.training, augment=False))  # quicker
+    folder = runs.train(tmp_path / "out", tmp_path / "run", preset, 4, workers=0)
+    assert folder.is_dir()

@@ -1,0 +1,139 @@
+"""Two processes train as one: the same encoder on both, the mean of their gradients."""
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from test_training import DOMAINS, blink, corpus, weights  # noqa: F401 (a fixture)
+
+from umtlib import checkpoint, losses, runs, training
+from umtlib.batches import Crops
+from umtlib.corpora.corpus import Corpus
+from umtlib.errors import TrainingError
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from test_training import blink
+from test_team import chosen
+from umtlib import runs, training
+from umtlib.team import join
+original = training._update
+rank = []
+def noted(state, loss, kind, *rest):
+    rank[:] = [state]
+    return original(state, loss, kind, *rest)
+training._update = noted
+runs.train({corpus!r}, {out!r}, chosen({domains}, {confusion}), {steps}, resume=True, workers=0,
+           pace=runs.Pace(2, 100, 4), on_report=lambda line: print(line["step"], flush=True))
+state = rank[0]
+torch.save(state.model.state_dict(), {out!r} + f"/rank{{state.team.rank}}.pt")
+"""
+
+
+def chosen(domains, confusion=0.01):
+    """A small preset for the given domains."""
+    preset = blink(learning_rate=1e-3, confusion_weight=confusion)
+    return replace(preset, model=replace(preset.model, domains=tuple(domains)))
+
+
+def launch(tmp_path, corpus, out, domains, steps, confusion=0.01):  # noqa: F811
+    """Start two ranks as torchrun does, but for its own start-up time."""
+    script = SCRIPT.format(
+        tests=os.path.dirname(__file__),
+        corpus=str(corpus),
+        out=str(out),
+        domains=tuple(domains),
+        confusion=confusion,
+        steps=steps,
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | shared | {"OMP_NUM_THREADS": "1", "RANK": str(rank)},
+        )
+        for rank in (0, 1)
+    ]
+
+
+def finish(processes):
+    for process in processes:
+        output = process.communicate(timeout=150)[0]
+        assert process.returncode == 0, output[-3_000:]
+
+
+def mean_step(corpus, preset, domains_of_ranks):  # noqa: F811
+    """One step as it should be: each part moves by Adam on the mean gradient of its users."""
+    state = training.start(preset.model, preset.training)
+    crops = Crops(Corpus(corpus), state.model.domains, preset.training, "train", 2)
+    sums = {}
+    for rank, domain in enumerate(domains_of_ranks):
+        batch = crops[rank]
+        assert batch.domain == domain
+        latent = state.model.encode(batch.heard)
+        loss = losses.reconstruction(
+            state.model.decoders[domain](batch.given, latent), batch.target
+        )
+        sums.setdefault("encoder", []).append((loss, state.model.encoder))
+        sums.setdefault(domain, []).append((loss, state.model.decoders[domain]))
+    found = {}
+    for name, pairs in sums.items():
+        parameters = [*pairs[0][1].parameters()]
+        gradients = [torch.autograd.grad(x, parameters, retain_graph=True) for x, _ in pairs]
+        for parameter, *column in zip(parameters, *gradients, strict=True):
+            parameter.grad = torch.stack(column).mean(0)
+        torch.optim.Adam(parameters, lr=1e-3).step()
+        found[name] = torch.cat([p.detach().flatten() for p in parameters])
+    return found
+
+
+@pytest.mark.parametrize("domains", [DOMAINS, DOMAINS[:1]])
+def test_two_ranks_make_the_step_of_the_mean_gradient(corpus, tmp_path, domains):  # noqa: F811
+    out = tmp_path / "run"
+    finish(launch(tmp_path, corpus, out, domains, steps=1, confusion=0.0))
+    ranks = [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for name in ranks[0]:
+        assert torch.equal(ranks[0][name], ranks[1][name]), name
+    expected = mean_step(corpus, chosen(domains, 0.0), (domains * 2)[:2])
+    model = checkpoint.load(out)
+    # 1e-6: the order in which two gradients are added.
+    torch.testing.assert_close(weights(model.encoder), expected["encoder"], atol=1e-6, rtol=0)
+    for name in domains:
+        torch.testing.assert_close(weights(model.decoders[name]), expected[name], atol=1e-6, rtol=0)
+
+
+def test_run_of_two_goes_on_with_two_and_is_refused_by_one(corpus, tmp_path):  # noqa: F811
+    both = [(tmp_path / "whole", 8), (tmp_path / "parts", 4)]
+    for started in [launch(tmp_path, corpus, out, DOMAINS, steps) for out, steps in both]:
+        finish(started)
+    with pytest.raises(TrainingError, match="by 2 processes"):
+        runs.train(corpus, tmp_path / "parts", chosen(DOMAINS), 8, resume=True)
+    finish(launch(tmp_path, corpus, tmp_path / "parts", DOMAINS, 8))
+    whole, parts = (weights(checkpoint.load(tmp_path / name)) for name in ("whole", "parts"))
+    assert torch.equal(whole, parts)
+
+
+def test_killed_rank_ends_the_other(corpus, tmp_path):  # noqa: F811
+    first, second = launch(tmp_path, corpus, tmp_path / "run", DOMAINS, 100_000)
+    try:
+        for line in first.stdout:
+            if line.strip() == "4":
+                break
+        second.kill()
+        assert first.wait(timeout=60) != 0
+    finally:
+        first.kill()
+    checkpoint.load(tmp_path / "run")

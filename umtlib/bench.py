@@ -1,0 +1,146 @@
+"""How fast this machine generates and encodes: ``umt bench``.
+
+Random weights do, as the time does not depend on them. All work is included, from drawing the
+random numbers to the finished codes.
+"""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from umtlib import config, generation
+from umtlib.decoder import Decoder
+from umtlib.encoder import Encoder
+from umtlib.errors import ConfigError
+from umtlib.mulaw import CODES
+
+RATE = 16_000
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def generate(
+    preset: str,
+    *,
+    streams: int = 1,
+    domains: int = 1,
+    threads: int | None = None,
+    seconds: float = 5.0,
+    backend: str = "auto",
+    dtype: str = "float32",
+) -> dict[str, float | int | str]:
+    """Measure how many samples per second are generated.
+
+    Parameters
+    ----------
+    preset : str
+        See `umtlib.config.preset`.
+    streams : int
+        Inputs at once, through the same decoder.
+    domains : int
+        Decoders at once, with different weights.
+    threads : int, optional
+        As in `umtlib.generation.generate`.
+    seconds : float
+        How long to measure, after a short run to warm up.
+    backend : str
+        As in `umtlib.generation.generate`.
+    dtype : {"float32", "bfloat16"}
+        Number format of the products.
+
+    Returns
+    -------
+    dict
+        ``samples_per_second`` of all streams and domains together; ``real_time_factor`` of each
+        of them (1: as fast as it plays); and the settings.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such preset or dtype, or a number is not positive.
+    GenerationError
+        If the backend cannot do it.
+    """
+    _check(dtype=dtype, streams=streams, domains=domains, seconds=seconds)
+    model = config.preset(preset).model
+    pool = model.encoder.pool
+    decoders = [Decoder(model.decoder, model.encoder.latent, pool) for _ in range(domains)]
+    states = [generation.State() for _ in decoders]
+    backend = generation.fastest() if backend == "auto" else backend
+    frames = 1 if backend == "reference" else max(1, 4_000 // pool)
+    latent = torch.randn(streams, model.encoder.latent, frames)
+    threads = generation.thread_count(threads)
+
+    def piece() -> None:
+        generation.generate_many(
+            decoders, latent, states=states, threads=threads, backend=backend, dtype=DTYPES[dtype]
+        )
+
+    rate = streams * domains * frames * pool * _rate(piece, seconds)
+    return {
+        "preset": preset,
+        "backend": backend,
+        "dtype": dtype,
+        "streams": streams,
+        "domains": domains,
+        "threads": threads,
+        "samples_per_second": round(rate),
+        "real_time_factor": round(rate / RATE / streams / domains, 4),
+    }
+
+
+def encode(
+    preset: str, *, seconds: float = 5.0, dtype: str = "float32"
+) -> dict[str, float | int | str]:
+    """Measure how long encoding one second of audio takes.
+
+    Parameters
+    ----------
+    preset, seconds, dtype
+        As in `generate`; bfloat16 means autocast.
+
+    Returns
+    -------
+    dict
+        ``seconds_per_second``, and the settings.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such preset or dtype.
+    """
+    _check(dtype=dtype, seconds=seconds)
+    encoder = Encoder(config.preset(preset).model.encoder)
+    codes = torch.randint(CODES, (1, RATE))
+
+    def piece() -> None:
+        with (
+            torch.inference_mode(),
+            torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"),
+        ):
+            encoder(codes)
+
+    return {
+        "preset": preset,
+        "dtype": dtype,
+        "threads": torch.get_num_threads(),
+        "seconds_per_second": round(1 / _rate(piece, seconds), 4),
+    }
+
+
+def _rate(piece: Callable[[], None], seconds: float) -> float:
+    """Return how often per second a piece of work is done."""
+    piece()
+    began, count = time.perf_counter(), 0
+    while (taken := time.perf_counter() - began) < seconds or not count:
+        piece()
+        count += 1
+    return count / taken
+
+
+def _check(dtype: str, **positive: float) -> None:
+    if dtype not in DTYPES:
+        raise ConfigError(f"unknown dtype {dtype!r}; choose {' or '.join(DTYPES)}")
+    for name, value in positive.items():
+        if value <= 0:
+            raise ConfigError(f"{name} {value} must be more than 0")

@@ -1,0 +1,308 @@
+"""Fetching and unpacking the public data sets: verified, resumed, and never outside a folder.
+
+A file appears in the cache under its name only when it is whole and its checksum is right. What a
+broken connection leaves is kept apart as ``NAME.part``, from which the next attempt goes on.
+"""
+
+import gzip
+import os
+import shutil
+import stat
+import tarfile
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, NamedTuple
+
+import pooch
+import requests
+
+from umtlib.errors import CorpusError
+
+_NSYNTH = "https://storage.googleapis.com/magentadata/datasets/nsynth/nsynth-{}.jsonwav.tar.gz"
+_MUSICNET = "https://zenodo.org/records/5120004/files/"
+
+# The publishers' addresses. They publish no sha256, so that of a first download is to be noted.
+FILES = {
+    "nsynth-train": _NSYNTH.format("train"),
+    "nsynth-valid": _NSYNTH.format("valid"),
+    "nsynth-test": _NSYNTH.format("test"),
+    "musicnet": _MUSICNET + "musicnet.tar.gz",
+    "musicnet-metadata": _MUSICNET + "musicnet_metadata.csv",
+}
+RETRIES = 4
+TIMEOUT = (20, 60)  # seconds to connect, and between two pieces
+MOST_BYTES = 64 << 30  # of an unpacked archive; the largest real one, nsynth-train, has 37 GB
+MOST_FILES = 1_000_000
+_CHUNK = 1 << 16  # bytes; of a broken connection up to so much is lost
+
+Progress = Callable[[str, int, int], None]
+
+
+def fetch(
+    url: str,
+    folder: str | os.PathLike,
+    sha256: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Download a file into a cache, unless it is there.
+
+    Parameters
+    ----------
+    url : str
+        The file; its last part becomes the name in the cache.
+    folder : path
+        The cache.
+    sha256 : str, optional
+        The file's hex digest. Without one only the length is checked.
+    progress : callable, optional
+        Called with the name, bytes so far, and bytes in all (0 where the server does not say).
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    CorpusError
+        If after five attempts the file is not there, or is another one.
+    """
+    name = url.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
+    store = pooch.create(
+        folder, base_url="", registry={name: sha256 and f"sha256:{sha256}"}, urls={name: url},
+        retry_if_failed=RETRIES,
+    )  # fmt: skip
+    part = Path(folder, f"{name}.part")
+    pooch.get_logger().setLevel("WARNING")  # it prints what `progress` says better
+
+    def download(url: str, target: str, _pooch: pooch.Pooch) -> None:
+        _resume(url, part, progress)
+        os.replace(part, target)  # which pooch verifies, and moves or removes
+
+    try:
+        return Path(store.fetch(name, downloader=download))
+    except (requests.RequestException, ValueError, OSError) as error:
+        raise CorpusError(f"{url} cannot be downloaded: {error}; try again later") from error
+
+
+def _resume(url: str, part: Path, progress: Progress | None) -> None:
+    """Append what is missing of a file; on return it has the length that the server announced."""
+    have = part.stat().st_size if part.is_file() else 0
+    # Compressed on the way, lengths and ranges would be of something else than the file.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as reply:
+        goes_on = reply.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        if have and not (reply.status_code == 206 and goes_on):
+            part.unlink()
+            if not reply.ok:  # such as 416: what is there is longer than the file
+                raise ValueError(f"the server cannot go on after {have} bytes")
+            have = 0
+        reply.raise_for_status()
+        if "text/html" in reply.headers.get("Content-Type", ""):
+            raise ValueError("the server sends a web page in place of the file")
+        total = have + int(reply.headers.get("Content-Length", 0))
+        with part.open("ab") as file:
+            for piece in reply.iter_content(_CHUNK):
+                file.write(piece)
+                have += len(piece)
+                if progress:
+                    progress(part.stem, have, total)
+    if have < total:
+        raise ValueError(f"the connection broke after {have} of {total} bytes")
+
+
+def obtain(
+    names: Iterable[str],
+    root: str | os.PathLike,
+    sha256: Mapping[str, str] = MappingProxyType({}),
+    progress: Progress | None = None,
+) -> Path:
+    """Download and unpack public data sets, in the layout that `nsynth` and `musicnet` read.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Of `FILES`. What is there already is kept.
+    root : path
+        The folder to put them in; the archives stay in its ``.downloads``.
+    sha256 : mapping
+        Hex digests by name, where they are known.
+    progress : callable, optional
+        As in `fetch`.
+
+    Returns
+    -------
+    Path
+        `root`.
+
+    Raises
+    ------
+    CorpusError
+        As `fetch` and `unpack`. A damaged archive is removed, so that the next call loads it again.
+    """
+    root = Path(root)
+    for name in names:
+        file = fetch(FILES[name], root / ".downloads", sha256.get(name), progress)
+        if file.suffix == ".csv":
+            shutil.copyfile(file, root / file.name)
+        elif not (root / name).exists():
+            _unpack_named(file, root, name)
+    return root
+
+
+def _unpack_named(archive: Path, root: Path, name: str) -> None:
+    """Unpack the one folder that an archive holds."""
+    fresh = root / f".{name}.unpacked"
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        unpack(archive, fresh)
+        (fresh / name).rename(root / name)
+    except CorpusError as error:
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or isinstance(cause, gzip.BadGzipFile):
+            archive.unlink(missing_ok=True)  # it is damaged; a full disk would be another matter
+        raise
+    except OSError as error:
+        raise CorpusError(f"{archive} holds no folder {name!r}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+class Member(NamedTuple):
+    """A file of an archive, and a function that opens it."""
+
+    name: str
+    size: int
+    open: Callable[[], IO[bytes]]
+
+
+def unpack(
+    archive: str | os.PathLike,
+    folder: str | os.PathLike,
+    *,
+    most_bytes: int = MOST_BYTES,
+    most_files: int = MOST_FILES,
+) -> Path:
+    """Unpack a ``.tar.gz``, ``.tar`` or ``.zip`` into a new folder: all of it, or nothing.
+
+    Only plain files and folders with relative names are taken; owners and permissions are not.
+
+    Parameters
+    ----------
+    archive : path
+        The archive.
+    folder : path
+        Must not exist yet.
+    most_bytes, most_files : int
+        What the archive may unfold to.
+
+    Returns
+    -------
+    Path
+        `folder`.
+
+    Raises
+    ------
+    CorpusError
+        If the archive is damaged; holds links, devices, an absolute name, one with ``..``, or two
+        that differ only in case; or unfolds to too much. Nothing is left then.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise CorpusError(f"{folder} exists already; choose another folder")
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        part.mkdir(parents=True)
+        _unpack_into(part, _members(Path(archive)), most_bytes, most_files)
+        part.rename(folder)
+    except CorpusError as error:
+        raise CorpusError(f"{archive}: {error}; nothing was unpacked") from error
+    except (OSError, EOFError, ValueError, tarfile.TarError, zipfile.BadZipFile, RuntimeError,
+            NotImplementedError, zlib.error) as error:  # fmt: skip
+        raise CorpusError(f"{archive} cannot be unpacked: {error}; download it again") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _unpack_into(part: Path, members: Iterator[Member], most_bytes: int, most_files: int) -> None:
+    total, seen = 0, {}
+    for count, member in enumerate(members, start=1):
+        total += member.size
+        if total > most_bytes or count > most_files:
+            raise CorpusError(f"unfolds to more than {most_bytes} bytes or {most_files} files")
+        target = part / _safe(member.name)
+        _check_new(member.name, seen)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with member.open() as source, target.open("xb") as file:
+            shutil.copyfileobj(source, file, _CHUNK)
+        if target.stat().st_size != member.size:
+            raise CorpusError(f"{member.name[:200]!r} is truncated")
+
+
+def _safe(name: str) -> str:
+    """Return a member's name, if on every system it is a file inside the folder."""
+    parts = name.split("/")
+    odd = any(ord(letter) < 32 or letter in '\\:*?"<>|' for letter in name)
+    if odd or len(name) > 500 or any(p in ("", "..") or p.endswith(" ") for p in parts):
+        raise CorpusError(f"the name {name[:200]!r} could lead out of the folder")
+    return name
+
+
+def _check_new(name: str, seen: dict[str, str]) -> None:
+    """Refuse names, of files or of folders, that are one on some file systems."""
+    pieces = name.split("/")
+    for end in range(1, len(pieces) + 1):
+        path = "/".join(pieces[:end])
+        folded = unicodedata.normalize("NFC", path).casefold()
+        if seen.setdefault(folded, path) != path or (end == len(pieces) and f"{folded}/" in seen):
+            raise CorpusError(f"the names {path[:200]!r} and {seen[folded][:200]!r} collide")
+    seen[f"{folded}/"] = name
+
+
+def _members(archive: Path) -> Iterator[Member]:
+    if zipfile.is_zipfile(archive):
+        yield from _zip_members(archive)
+        return
+    with archive.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        with _Careful(file) if packed else file as plain:
+            with tarfile.open(fileobj=plain, mode="r:") as tar:
+                for info in tar:
+                    if info.isdir():
+                        _safe(info.name)
+                        continue
+                    if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                        raise CorpusError(f"{info.name[:200]!r} is a link or a device")
+                    yield Member(info.name, info.size, lambda info=info: tar.extractfile(info))
+                    tar.members = []  # tarfile remembers every header; nothing here asks twice
+            while plain.read(_CHUNK):  # gzip's checksum comes at the very end
+                pass
+
+
+class _Careful(gzip.GzipFile):
+    """tarfile reads an extended header at once, however long it says it is."""
+
+    def __init__(self, file: IO[bytes]):
+        super().__init__(fileobj=file, mode="rb")
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= 256 * _CHUNK:
+            raise CorpusError("a header is too long")
+        return super().read(size)
+
+
+def _zip_members(archive: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(archive) as packed:
+        for info in packed.infolist():
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise CorpusError(f"{info.filename[:200]!r} is a link or a device")
+            if info.is_dir():
+                _safe(info.filename.rstrip("/"))
+                continue
+            yield Member(info.filename, info.file_size, lambda info=info: packed.open(info))

@@ -1,0 +1,108 @@
+"""Anybody's recordings, as a corpus: one folder of audio files per domain.
+
+The tree below a folder may have any shape. What happens to each file: see `prepare`.
+"""
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from umtlib.config import ModelConfig
+from umtlib.corpora.prepare import Item, Summary, prepare, printable, stamp
+from umtlib.errors import ConfigError, CorpusError
+
+# What is tried. Those that libsndfile cannot decode are refused with advice, not passed over.
+SUFFIXES = (
+    ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".aif", ".aiff", ".aifc",
+    ".au", ".snd", ".caf", ".w64", ".rf64", ".m4a", ".mp4", ".aac", ".wma", ".webm", ".ape", ".wv",
+)  # fmt: skip
+_COPY = re.compile(r"( ?\(\d+\)|[ _-]*copy( ?\d+)?)$")  # what file managers append to a copy
+
+
+def build(domains: Mapping[str, str | os.PathLike], out: str | os.PathLike, **settings) -> Summary:
+    """Make a corpus of folders of recordings.
+
+    Parameters
+    ----------
+    domains : mapping
+        A folder for each domain's name.
+    out : path
+        The corpus folder.
+    **settings
+        ``workers``, ``shard``, ``longest`` and ``progress`` of `prepare`.
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    CorpusError
+        If a name or a folder is not usable, or a domain has too few recordings.
+    """
+    roots = _check(domains, Path(out))
+    items: list[Item] = []
+    left_out: list[dict] = []
+    for domain, root in roots.items():
+        for path, problem in _walk(root):
+            name = os.path.relpath(path, root)
+            if problem:
+                line = {"file": printable(name), "domain": domain, "reason": problem}
+                left_out.append(line)
+            else:
+                items.append(Item(path, name, domain, group_of(name), None, stamp(path)))
+        if not any(item.domain == domain for item in items):
+            raise CorpusError(
+                f"{root} has no audio file for domain {domain!r}; name another folder"
+            )
+    return prepare(items, out, left_out=left_out, **settings)
+
+
+def group_of(name: str) -> str:
+    """Return what a file's name says about the recording, the same for copies and formats.
+
+    >>> group_of("Bach/Suite 1 (2).mp3") == group_of("bach/suite 1.wav")
+    True
+    """
+    stem = unicodedata.normalize("NFC", os.path.splitext(printable(name))[0]).casefold()
+    return _COPY.sub("", stem).strip()
+
+
+def _check(domains: Mapping[str, str | os.PathLike], out: Path) -> dict[str, Path]:
+    try:
+        ModelConfig(domains=tuple(domains))
+    except ConfigError as error:
+        raise CorpusError(str(error)) from error
+    roots = {name: Path(folder) for name, folder in domains.items()}
+    for root in roots.values():
+        if not root.is_dir():
+            raise CorpusError(f"{root} is no folder; give NAME=FOLDER")
+    places = [out.resolve(), *(root.resolve() for root in roots.values())]
+    for number, place in enumerate(places):
+        for other in places[:number] + places[number + 1 :]:
+            if place.is_relative_to(other):
+                raise CorpusError(f"{place} is inside {other}; the folders must be apart")
+    return roots
+
+
+def _walk(root: Path) -> Iterator[tuple[str, str | None]]:
+    """Yield every file below a folder, in a fixed order, and why it is not to be read, if so."""
+    problems: list[OSError] = []
+    for folder, folders, files in os.walk(root, onerror=problems.append):
+        folders.sort()
+        for name in folders:
+            if os.path.islink(os.path.join(folder, name)):  # os.walk does not follow it
+                yield os.path.join(folder, name), "a link to a folder, which is not followed"
+        for name in sorted(files):
+            yield os.path.join(folder, name), _unwanted(name)
+    for error in problems:
+        yield error.filename, f"the folder cannot be read: {error.strerror}"
+
+
+def _unwanted(name: str) -> str | None:
+    suffix = os.path.splitext(name)[1].lower()
+    if name.startswith("."):
+        return "a hidden file"
+    return None if suffix in SUFFIXES else f"no audio file by its name ({printable(suffix)!r})"

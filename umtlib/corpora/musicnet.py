@@ -1,0 +1,191 @@
+"""MusicNet (Thickstun et al. 2017), in the layout in which it is published.
+
+::
+
+    musicnet_metadata.csv   one line per recording: id, composer, composition, movement, ensemble...
+    train_data/1727.wav     (or musicnet/train_data/1727.wav)
+    test_data/1759.wav
+
+``test_data`` becomes test. A part of ``train_data`` becomes val, and test too where a domain has
+nothing in ``test_data``; the recordings of one movement stay together.
+"""
+
+import ast
+import csv
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from umtlib.config import ModelConfig
+from umtlib.corpora.prepare import Item, Summary, prepare, stamp
+from umtlib.errors import ConfigError, CorpusError
+
+METADATA = "musicnet_metadata.csv"
+COLUMNS = ("id", "composer", "composition", "movement", "ensemble", "source", "transcriber",
+           "catalog_name", "seconds")  # fmt: skip
+
+# The domains of the authors' released weights, in the order of the decoders.
+AUTHORS = {
+    f"{composer}_{ensemble.replace(' ', '_')}".lower(): (
+        f"composer == {composer!r} and ensemble == {ensemble!r}"
+    )
+    for composer, ensemble in (
+        ("Bach", "Solo Cello"),
+        ("Beethoven", "Solo Piano"),
+        ("Cambini", "Wind Quintet"),
+        ("Bach", "Solo Piano"),
+        ("Beethoven", "Accompanied Violin"),
+        ("Beethoven", "String Quartet"),
+    )
+}
+
+
+def build(
+    folder: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    domains: Mapping[str, str] = AUTHORS,
+    **settings,
+) -> Summary:
+    """Make a corpus of MusicNet.
+
+    Parameters
+    ----------
+    folder : path
+        With ``musicnet_metadata.csv``, ``train_data`` and ``test_data``.
+    out : path
+        The corpus folder.
+    domains : mapping
+        For each domain's name an expression that chooses its recordings; see `selector`. By
+        default the authors' six.
+    **settings
+        ``workers``, ``shard``, ``longest`` and ``progress`` of `prepare`.
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    CorpusError
+        If the layout, a name or an expression is wrong, a recording is of two domains, or a domain
+        has too few recordings.
+    """
+    folder = Path(folder)
+    try:
+        ModelConfig(domains=tuple(domains))
+    except ConfigError as error:
+        raise CorpusError(str(error)) from error
+    rows = read_metadata(folder / METADATA)
+    items: list[Item] = []
+    for name, expression in domains.items():
+        chosen = [row for row in rows if selector(expression)(row)]
+        if not chosen:
+            raise CorpusError(f"no recording of {folder} is of domain {name!r}: {expression}")
+        items += [_item(folder, name, row) for row in chosen]
+    twice = {item.name for item in items}
+    if len(twice) != len(items):
+        raise CorpusError("a recording is of two domains; make the expressions exclude each other")
+    return prepare(items, out, **settings)
+
+
+def read_metadata(path: Path) -> list[dict]:
+    """Return the recordings of a ``musicnet_metadata.csv``; ``id`` and ``seconds`` as numbers.
+
+    Raises
+    ------
+    CorpusError
+        If the file is missing or a line cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file, strict=True)
+            if missing := set(COLUMNS) - set(rows.fieldnames or ()):
+                raise CorpusError(f"{path} has no column {sorted(missing)[0]!r}")
+            return [row | {"id": int(row["id"]), "seconds": float(row["seconds"])} for row in rows]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise CorpusError(f"{path} cannot be read: {error}; download it again") from error
+
+
+def selector(expression: str) -> Callable[[Mapping], bool]:
+    """Return a function that says whether a recording is chosen.
+
+    Parameters
+    ----------
+    expression : str
+        Comparisons (``==``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``in``, ``not in``) of the
+        columns of the metadata with texts and numbers, joined by ``and``, ``or`` and ``not``.
+
+    Raises
+    ------
+    CorpusError
+        If it is anything else; nothing in it is ever run.
+
+    Examples
+    --------
+    >>> chosen = selector("composer in ('Bach', 'Haydn') and 'Fugue' in movement")
+    >>> chosen({"composer": "Bach", "movement": "2. Fugue"})
+    True
+    """
+    try:
+        tree = ast.parse(expression[:2000], mode="eval").body
+        _compute(tree, dict.fromkeys(COLUMNS, ""), check=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise CorpusError(
+            f"expression {expression[:200]!r}: {error}; write such as composer == 'Bach'"
+        ) from error
+    return lambda row: bool(_compute(tree, row))
+
+
+_COMPARE = {
+    ast.Eq: lambda a, b: a == b, ast.NotEq: lambda a, b: a != b,
+    ast.Lt: lambda a, b: a < b, ast.LtE: lambda a, b: a <= b,
+    ast.Gt: lambda a, b: a > b, ast.GtE: lambda a, b: a >= b,
+    ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
+}  # fmt: skip
+
+
+def _compute(node: ast.AST, row: Mapping, check: bool = False):
+    """Evaluate the few kinds of nodes that an expression may have; `check` looks at all of them."""
+    match node:
+        case ast.BoolOp(op, values):
+            results = [_compute(value, row, check) for value in values]
+            return all(results) if isinstance(op, ast.And) else any(results)
+        case ast.UnaryOp(ast.Not(), operand):
+            return not _compute(operand, row, check)
+        case ast.Compare(left, [op], [right]):
+            a, b = _compute(left, row, check), _compute(right, row, check)
+            if type(op) not in _COMPARE:
+                raise ValueError(f"{type(op).__name__} is not allowed")
+            try:
+                return not check and _COMPARE[type(op)](a, b)
+            except TypeError as error:
+                raise CorpusError(
+                    f"cannot compare {a!r} with {b!r} by {type(op).__name__}"
+                ) from error
+        case ast.Name(name) if name in COLUMNS:
+            return row[name]
+        case ast.Constant(str() | int() | float() as value):
+            return value
+        case ast.Tuple(elements) | ast.List(elements):
+            return [_compute(element, row, check) for element in elements]
+    raise ValueError(
+        f"{ast.unparse(node)[:60]!r} is not allowed; the columns are {', '.join(COLUMNS)}"
+    )
+
+
+def _item(folder: Path, domain: str, row: Mapping) -> Item:
+    parts = ("test_data", "train_data")
+    places = [base / part for part in parts for base in (folder, folder / "musicnet")]
+    paths = [place / f"{row['id']}.wav" for place in places]
+    path = next((path for path in paths if path.is_file()), paths[-2])  # missing: reported later
+    source = {key: row[key] for key in COLUMNS if key not in ("source", "seconds")}
+    return Item(
+        str(path),
+        f"{path.parent.name}/{path.name}",
+        domain,
+        " / ".join(row[key] for key in ("composer", "composition", "movement")),
+        "test" if path.parent.name == "test_data" else None,
+        stamp(path),
+        source | {"performer": row["source"]},
+    )

@@ -1,0 +1,424 @@
+"""Audio files of any kind become the tracks of a corpus: in parallel, resumable, in shards.
+
+Every file is decoded once, block by block, averaged to mono, resampled to 16 kHz, brought to the
+level of all training audio by one gain (`umtlib.audio.level`) and written as 16-bit WAV. Nothing
+else is done to it. A file that cannot be used is named in ``skipped.jsonl`` with the reason, and
+so is one of which only a part could be used; neither is tried again until it changes.
+
+Results are noted one by one in ``.work/``, so that a run that was cut off goes on where it stopped.
+Several processes, on one machine or many, may share the work through the file system alone: each
+takes every n-th file, and whichever finishes last writes the manifest.
+"""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import soundfile
+
+from umtlib import audio
+from umtlib.corpora.corpus import MANIFEST, SAMPLE_RATE, SKIPPED, Track, sha256, write_manifest
+from umtlib.errors import AudioError, CorpusError
+
+Progress = Callable[[str, int, int], None]
+
+WORK = ".work"
+SHARE = 0.1  # of the groups of a domain, for each of val and test
+SHORTEST = 0.5  # seconds; less is no music
+LONGEST = 6 * 3600  # seconds; the rest of a longer file is cut off
+QUIETEST = 2e-4  # peak to peak, -80 dBFS; less is a recording of nothing
+_BLOCK = 1 << 18  # samples
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A file that is to become a track.
+
+    Attributes
+    ----------
+    path : str
+        Where to read it.
+    name : str
+        What people, the manifest and the key know it by; the same on every machine.
+    domain : str
+        Its musical domain.
+    group : str
+        Tracks of one group are never divided between splits.
+    split : str or None
+        Decided by the data set, or, with None, by the group's name.
+    stamp : str
+        Size and time of the last change: another stamp is another file.
+    source : Mapping
+        Further fields for the manifest.
+    """
+
+    path: str
+    name: str
+    domain: str
+    group: str
+    split: str | None
+    stamp: str
+    source: Mapping = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """16 hex digits that name the item and its content."""
+        text = "\0".join((self.domain, self.name, self.stamp))
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+    @property
+    def file(self) -> str:
+        """Path of the track in the corpus; no folder gets more than a 256th of a domain."""
+        stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(self.name).stem)[:60]
+        return f"{self.domain}/{self.key[:2]}/{stem}-{self.key}.wav"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of the files.
+
+    Attributes
+    ----------
+    used, dropped, cut : int
+        Files with a track; without one; with a track that lacks a part of the file.
+    seconds : float
+        Of all tracks.
+    complete : bool
+        False while other shards still have files to do: there is no new manifest yet.
+    """
+
+    used: int
+    dropped: int
+    cut: int
+    seconds: float
+    complete: bool
+
+
+def shard() -> tuple[int, int]:
+    """Return this process's rank and the number of processes, as ``torchrun`` announces them."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if not 0 <= rank < world:
+        raise CorpusError(f"RANK {rank} must be from 0 to WORLD_SIZE - 1 = {world - 1}")
+    return rank, world
+
+
+def stamp(path: str | os.PathLike) -> str:
+    """Return a file's size and time of the last change, in one word; "missing" if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return "missing"
+    return f"{status.st_size}.{status.st_mtime_ns}"
+
+
+def printable(path: str | os.PathLike) -> str:
+    """Return a path that every file and terminal takes, whatever bytes its name has."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def prepare(
+    items: list[Item],
+    out: str | os.PathLike,
+    *,
+    left_out: Iterable[Mapping] = (),
+    workers: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    longest: float = LONGEST,
+    progress: Progress | None = None,
+) -> Summary:
+    """Make a corpus of files.
+
+    Parameters
+    ----------
+    items : list of Item
+        All files, in the same order in every shard.
+    out : path
+        The corpus folder. Tracks that are there already are kept.
+    left_out : iterable of mappings
+        What the caller has dropped: ``file`` and ``reason``.
+    workers : int, optional
+        Processes; one per CPU by default, shared by the shards of one machine. With 0 the work is
+        done in this process.
+    shard : tuple of int
+        Rank and number of the processes that share the work; see `shard`.
+    longest : float
+        Seconds, below 12 hours; a longer file is cut there.
+    progress : callable, optional
+        Called with ``"files"``, files done and files in all, of this shard.
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    CorpusError
+        If the folder cannot be written, or a domain has too few tracks to train on.
+    """
+    out = Path(out)
+    tell = progress or (lambda stage, done, total: None)
+    if not SHORTEST <= longest < audio.LONGEST:
+        raise CorpusError(f"longest {longest:g} s must be {SHORTEST} s or more, below 12 hours")
+    try:
+        (out / WORK).mkdir(parents=True, exist_ok=True)
+        done = _read_journals(out, longest)
+        mine = items[shard[0] :: shard[1]]
+        todo = [item for item in mine if item.key not in done]
+        tell("files", len(mine) - len(todo), len(mine))
+        with _journal(out, shard) as journal:
+            work = partial(convert, str(out), longest)
+            for count, entry in enumerate(in_parallel(work, todo, _workers(workers)), start=1):
+                journal.write(json.dumps(entry | {"longest": longest}) + "\n")
+                journal.flush()
+                tell("files", len(mine) - len(todo) + count, len(mine))
+            os.fsync(journal.fileno())
+        return _merge(items, out, list(left_out), longest)
+    except OSError as error:
+        raise CorpusError(f"cannot write {out}: {error.strerror}; choose another folder") from error
+
+
+def _workers(workers: int | None) -> int:
+    if workers is not None:
+        return workers
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
+def _journal(out: Path, shard: tuple[int, int]) -> IO[str]:
+    """Open this shard's journal at its end, after whatever a crash has left there."""
+    path = out / WORK / f"{shard[0]}-of-{shard[1]}.jsonl"
+    journal = path.open("a", encoding="utf-8")
+    journal.write("\n")  # ends a line that a crash has torn
+    return journal
+
+
+def _read_journals(out: Path, longest: float) -> dict[str, dict]:
+    """Return the results so far, by key; a track whose file is gone or damaged does not count."""
+    entries = {}
+    for path in sorted((out / WORK).glob("*.jsonl")):
+        for line in path.open(encoding="utf-8"):
+            try:
+                entry = json.loads(line)
+                if "file" in entry and os.stat(out / entry["file"]).st_size != entry["bytes"]:
+                    continue
+                if entry["longest"] == longest:
+                    entries[entry["key"]] = entry
+            except (ValueError, KeyError, TypeError, OSError):
+                continue  # torn by a crash, or the file is gone: it is done again
+    return entries
+
+
+def in_parallel(work: Callable[[Item], dict], items: list[Item], workers: int) -> Iterator[dict]:
+    """Yield the results of `work`, in any order, with a bounded number of items in flight.
+
+    A file that ends the process that decodes it (a crash, or no memory) ends all that are in
+    flight; those are tried once more, each alone, so that only the culprit is left out.
+    """
+    if not workers:
+        yield from map(work, items)
+        return
+    queue, suspects, broken = iter(items), {}, True
+    while broken:
+        broken, running, item = False, {}, None
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            try:
+                for item in queue:
+                    running[pool.submit(work, item)] = item
+                    if len(running) >= 4 * workers:
+                        yield from _finished(running)
+                while running:
+                    yield from _finished(running)
+            except BrokenProcessPool:
+                broken = True
+                suspects |= {i.key: i for i in (*running.values(), item)}
+            finally:
+                pool.shutdown(cancel_futures=True)
+    yield from _one_by_one(work, list(suspects.values()))
+
+
+def _finished(running: dict[Future, Item]) -> Iterator[dict]:
+    for future in wait(running, return_when=FIRST_COMPLETED).done:
+        result = future.result()
+        del running[future]
+        yield result
+
+
+def _one_by_one(work: Callable[[Item], dict], items: list[Item]) -> Iterator[dict]:
+    while items:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            with suppress(BrokenProcessPool):
+                while items:
+                    yield pool.submit(work, items[-1]).result()
+                    items.pop()
+        if items:
+            reason = "the decoder crashes on it; convert it to WAV first"
+            yield {"key": items.pop().key, "reason": reason}
+
+
+def convert(out: str, longest: float, item: Item) -> dict:
+    """Make one track; return its journal entry: either with ``file``, or only with ``reason``."""
+    target = Path(out, item.file)
+    with tempfile.TemporaryFile(dir=Path(out, WORK)) as raw:
+        try:
+            samples, cut = _decode(item.path, raw, longest)
+            waveform = np.memmap(raw, np.float32, "r", shape=(samples,))
+            _check_worth(waveform)
+        except AudioError as error:
+            reason = str(error).replace(item.path, "it")
+            return {"key": item.key, "reason": printable(reason)}
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _write(target, waveform)
+    entry = {"key": item.key, "file": item.file, "bytes": target.stat().st_size}
+    entry |= {"seconds": samples / SAMPLE_RATE, "sha256": sha256(target)}
+    return entry | ({"reason": cut} if cut else {})
+
+
+def _decode(path: str, raw: IO[bytes], longest: float) -> tuple[int, str | None]:
+    """Write a file's audio as raw float32; return the samples, and why there are not more."""
+    samples, most = 0, round(longest * SAMPLE_RATE)
+    stream = audio.stream(path)
+    for block in stream:
+        raw.write(block[: most - samples].data)
+        samples += len(block)
+        if samples > most:
+            stream.close()
+            raw.flush()
+            return most, f"cut after {longest:g} s"
+    raw.flush()
+    return samples, _missing(path, samples / SAMPLE_RATE)
+
+
+def _missing(path: str, seconds: float) -> str | None:
+    """Say how much more audio a file promises than it holds."""
+    try:
+        info, size = soundfile.info(audio.native(path)), os.path.getsize(path)
+        with open(path, "rb") as file:
+            start = file.read(8)
+    except (soundfile.SoundFileError, OSError):  # it has been decoded: its header is odd, no more
+        return None
+    if info.frames / info.samplerate > 1.02 * seconds + 0.1:
+        return f"damaged after {seconds:.1f} s of {info.frames / info.samplerate:.1f} s"
+    promised = int.from_bytes(start[4:], "little") + 8
+    # libsndfile corrects the length of a WAV file by itself. 2**31 and more: written to a pipe.
+    if start[:4] == b"RIFF" and size + 1 < promised < 2**31:
+        return f"truncated: {size} bytes of {promised}"
+    return None
+
+
+def _check_worth(waveform: np.ndarray) -> None:
+    seconds = len(waveform) / SAMPLE_RATE
+    if seconds < SHORTEST:
+        raise AudioError(f"too short: {seconds:.4g} s, and a track needs {SHORTEST} s")
+    if waveform.max() - waveform.min() < QUIETEST:
+        raise AudioError("silent: nothing in it is above -80 dBFS")
+
+
+def _write(path: Path, waveform: np.ndarray) -> None:
+    gain = audio.level_gain(waveform)
+    try:
+        with audio.replacing(path) as part:
+            settings = {"subtype": "PCM_16", "format": "WAV"}
+            with soundfile.SoundFile(audio.native(part), "w", SAMPLE_RATE, 1, **settings) as file:
+                for start in range(0, len(waveform), _BLOCK):
+                    block = waveform[start : start + _BLOCK] * gain * 32768
+                    file.write(np.clip(block.round(), -32768, 32767).astype(np.int16))
+    except AudioError as error:  # of the disk, not of the file: the run must not go on
+        raise CorpusError(str(error)) from error
+
+
+def _merge(items: list[Item], out: Path, left_out: list[Mapping], longest: float) -> Summary:
+    """Write the manifest, if every file of every shard has a result."""
+    entries = _read_journals(out, longest)
+    found = [(item, entries[item.key]) for item in items if item.key in entries]
+    kept, lines = _distinct(found)
+    lines += left_out
+    cut = sum("kept_seconds" in line for line in lines)
+    seconds = sum(entry["seconds"] for _, entry in kept)
+    summary = Summary(len(kept), len(lines) - cut, cut, seconds, len(found) == len(items))
+    if summary.complete:
+        write_manifest(out / SKIPPED, lines)
+        splits = assign_splits([item for item, _ in kept])
+        _check_domains(items, kept, splits, out)
+        write_manifest(out / MANIFEST, map(_track, kept, splits))
+    return summary
+
+
+def _distinct(found: list[tuple[Item, dict]]) -> tuple[list[tuple[Item, dict]], list[dict]]:
+    """Divide results into tracks, each audio once, and lines for ``skipped.jsonl``."""
+    kept, lines, seen = [], [], {}
+    for item, entry in found:
+        line = {"file": printable(item.name), "domain": item.domain}
+        reason = entry.get("reason")
+        if "file" in entry and entry["sha256"] in seen:
+            reason = f"the same audio as {seen[entry['sha256']]}"
+        elif "file" in entry:
+            seen[entry["sha256"]] = line["file"]
+            kept.append((item, entry))
+            line["kept_seconds"] = entry["seconds"]
+        if reason:
+            lines.append(line | {"reason": reason})
+    return kept, lines
+
+
+def _track(pair: tuple[Item, dict], split: str) -> Track:
+    item, entry = pair
+    source = {"source": printable(item.name)} | dict(item.source)
+    return Track(item.domain, split, entry["file"], entry["seconds"], entry["sha256"], source)
+
+
+def assign_splits(items: list[Item]) -> list[str]:
+    """Divide the tracks of each domain into train, val and test.
+
+    A group without a split of its own gets one by a hash of its name, so that new files never move
+    old ones, and a group is in the same split in every domain. Where that leaves val or test empty
+    and the data set has decided nothing, the group with the smallest hash moves there; train keeps
+    the one with the largest.
+    """
+    decided, free = defaultdict(set), defaultdict(set)
+    for item in items:
+        (free if item.split is None else decided)[item.domain].add(item.split or item.group)
+    chosen = {name: _split_groups(groups, decided[name]) for name, groups in free.items()}
+    return [item.split or chosen[item.domain][item.group] for item in items]
+
+
+def _split_groups(groups: set[str], decided: set[str]) -> dict[str, str]:
+    free = sorted(groups, key=_hash)
+    wanted = [split for split in ("val", "test") if split not in decided]
+    limits = {split: SHARE * (number + 1) for number, split in enumerate(wanted)}
+    new = {g: next((s for s in wanted if _hash(g) < limits[s]), "train") for g in free}
+    movable = free if "train" in decided else free[:-1]
+    new |= dict.fromkeys(free[len(movable) :], "train")
+    for split in wanted:
+        # Training cannot do without val, so val may also take from test.
+        spare = [g for g in movable if new[g] == "train"] + [g for g in movable if split == "val"]
+        if split not in new.values() and spare:
+            new[spare[0]] = split
+    return new
+
+
+def _hash(name: str) -> float:
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _check_domains(items: list[Item], kept: list, splits: list[str], out: Path) -> None:
+    have = {(item.domain, split) for (item, _), split in zip(kept, splits, strict=True)}
+    for domain in sorted({item.domain for item in items}):
+        for split in ("train", "val"):
+            if (domain, split) not in have:
+                raise CorpusError(
+                    f"domain {domain!r} has no track for {split}: give it at least two usable "
+                    f"recordings; {out / SKIPPED} says what was left out and why"
+                )

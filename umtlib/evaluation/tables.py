@@ -1,0 +1,152 @@
+"""The report as Markdown tables, each with a sentence on how to read it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+# Mor et al. 2018, Table 2: NCC and DTW of the conversion to piano, from three kinds of source. E,
+# M and A are musicians, who replayed the segments.
+PAPER = {
+    "bach_harpsichord": {
+        "E": (0.82, 0.98), "M": (0.69, 0.96), "A": (0.76, 0.97), "network": (0.84, 0.98)},
+    "mozart_orchestra": {
+        "E": (0.78, 0.97), "M": (0.65, 0.95), "A": (0.73, 0.95), "network": (0.82, 0.97)},
+    "unseen": {
+        "E": (0.76, 0.97), "M": (0.72, 0.95), "A": (0.75, 0.94), "network": (0.88, 0.98)},
+}  # fmt: skip
+_DISTANCES = ("log_mel", "timbre")  # less is better
+
+
+def tables(report: Mapping) -> str:
+    """Return a report (`umtlib.evaluation.report.evaluate`) as Markdown."""
+    results = report["results"]
+    parts = [
+        f"# Evaluation of {report['model'] or 'a model'}",
+        f"{results['excerpts']} excerpts; temperature {report['temperature']}, seed "
+        f"{report['seed']}; umtlib {report['umtlib']}. A dash: not applicable.",
+        *_targets(results["targets"]),
+        *_systems(results["systems"]),
+        *_to_piano(results["to_piano"]),
+        *_pairs(results["pairs"]),
+        *_recogniser(results["recogniser"]),
+        *_frechet(results.get("frechet", {})),
+        *_probes(report),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence]) -> str:
+    """Return one table; numbers get three digits."""
+    lines = [header, ["---"] * len(header), *([_cell(value) for value in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(value) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _targets(targets: Sequence[Mapping]) -> list[str]:
+    rows = [
+        (t["target"], t["wanted"], t["reached"], t["truth"], "yes" if t["met"] else "no")
+        for t in targets
+    ]
+    header = ("target", "wanted", "reached", "the true rendering reaches", "met")
+    note = "Where the true rendering itself does not reach a target, no translator can."
+    return ["## Targets", markdown(header, rows), note]
+
+
+def _systems(systems: Mapping) -> list[str]:
+    metrics = list(next(iter(systems.values())))
+    rows = [(name, *values.values()) for name, values in systems.items()]
+    note = (
+        "Averages over all excerpts and targets other than the source. `ncc` to `chroma` compare "
+        "with the input, `note_f` to `melody_chroma` with the score, `log_mel` to `chroma_cosine` "
+        f"with the true rendering; in {' and '.join(_DISTANCES)} less is better. `ncc` and `dtw` "
+        "are the paper's, and say next to nothing: look at another piece and at white noise."
+    )
+    return ["## The translations and what stands in for them", markdown(("", *metrics), rows), note]
+
+
+def _to_piano(groups: Mapping) -> list[str]:
+    parts = ["## Conversion to piano, as in the paper: NCC / DTW"]
+    names = list(groups)
+    rows = [
+        (f"paper: {who}", *("{:.2f} / {:.2f}".format(*PAPER[g][who]) for g in names))
+        for who in ("E", "M", "A", "network")
+    ]
+    for kind, metrics in (("", ("ncc", "dtw")), (", centred", ("ncc_centred", "dtw_centred"))):
+        for system in groups[names[0]]:
+            cells = ([groups[g][system][m] for m in metrics] for g in names)
+            rows.append((system + kind, *(_two(cell) for cell in cells)))
+    return [*parts, markdown(("", *names), rows)]
+
+
+def _two(values: Sequence) -> str | None:
+    return None if None in values else "{:.2f} / {:.2f}".format(*values)
+
+
+def _pairs(pairs: Mapping) -> list[str]:
+    targets = list(next(iter(pairs.values())))
+    parts = [
+        "## Pairs of source and target",
+        "Each cell: translation / untranslated input / true rendering through mu-law.",
+    ]
+    for metric in ("log_mel", "timbre", "chroma_cosine", "note_f", "frame_f"):
+        rows = []
+        for source, cells in pairs.items():
+            texts = (
+                " / ".join(_cell(values[metric]) for values in cells[target].values())
+                for target in targets
+            )
+            rows.append((source, *texts))
+        parts += [f"### {metric}", markdown((r"source \ target", *targets), rows)]
+    return parts
+
+
+def _recogniser(results: Mapping) -> list[str]:
+    parts = ["## What the domain recogniser calls them"]
+    for system, found in results.items():
+        names = found["domains"]
+        rows = [(name, *row) for name, row in zip(names, found["confusion"], strict=True)]
+        accuracy = _cell(found["accuracy"])
+        parts += [f"### {system}: {accuracy} right", markdown((r"target \ called", *names), rows)]
+    return parts
+
+
+def _frechet(results: Mapping) -> list[str]:
+    if not results:
+        return []
+    systems = list(next(iter(results.values())))
+    rows = [
+        (target, found[systems[0]]["reference_windows"], found[systems[0]]["windows"])
+        + tuple(found[system]["distance"] for system in systems)
+        for target, found in results.items()
+    ]
+    note = (
+        "Embedding: the hidden layer of the domain recogniser; not comparable with others. "
+        "Reference: held-out tracks of the target. The distance falls with the number of windows; "
+        "that of the truth, from as many windows, is its floor."
+    )
+    header = ("target", "reference windows", "windows", *systems)
+    return ["## Frechet distance to the target domain", markdown(header, rows), note]
+
+
+def _probes(report: Mapping) -> list[str]:
+    parts = []
+    if "latent" in report:
+        rows = list(report["latent"].items()) + [
+            (f"{name}, model compared", value)
+            for name, value in report.get("latent_compared", {}).items()
+        ]
+        parts += ["## The source domain in the latent", markdown(("accuracy", ""), rows)]
+    if "transcription" in report:
+        rows = list(report["transcription"].items())
+        parts += ["## The notes in the latent, by a linear probe", markdown(("", ""), rows)]
+    if report.get("blending"):
+        rows = [list(found.values()) for found in report["blending"]]
+        parts += ["## Blending: the seam", markdown(("domain", "blend", "hard cut"), rows)]
+    if "nsynth" in report:
+        found = report["nsynth"]["pairs"]
+        rows = [list(pair.values()) for pair in found]
+        parts += ["## Embeddings of single notes (cosines)", markdown(list(found[0]), rows)]
+    return parts

@@ -1,0 +1,130 @@
+"""Translation while the audio still arrives. Notebook: ``04_generation``."""
+
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from umtlib.encoder import Encoder
+from umtlib.errors import ConfigError
+from umtlib.generation import State, generate
+from umtlib.generation.chunks import RATE
+from umtlib.translator import MusicTranslator
+
+HOP = 4  # latent frames per step: 0.2 s; fewer cost more, as each step encodes its surroundings too
+
+
+def latency(encoder: Encoder, hop: int = HOP) -> float:
+    """Return the seconds from a sample's arrival to its translation, not counting the computing.
+
+    A latent frame is known once `encoder.reach` samples after its end have arrived, and frames are
+    taken `hop` at a time.
+    """
+    return (hop * encoder.config.pool + encoder.reach) / RATE
+
+
+def stream(
+    model: MusicTranslator,
+    blocks: Iterable[Tensor | np.ndarray],
+    to: str,
+    *,
+    hop: int = HOP,
+    **options,
+) -> Iterator[Tensor]:
+    """Translate audio block by block, as it arrives.
+
+    The result is that of translating the whole input at once. Memory does not grow.
+
+    Parameters
+    ----------
+    model : MusicTranslator
+        The translator.
+    blocks : iterable of array
+        Waveform at 16 kHz in [-1, 1], each of shape (samples,), of any lengths.
+    to : str
+        Name of the wanted domain.
+    hop : int
+        Latent frames per step. See `latency`.
+    **options
+        Of `umtlib.generation.generate`: generator, temperature, backend, dtype, threads.
+
+    Yields
+    ------
+    Tensor
+        float32 waveform in [-1, 1], shape (samples,); together as long as the input.
+
+    Raises
+    ------
+    ConfigError
+        If the model has no such domain.
+    """
+    if to not in model.domains:
+        raise ConfigError(f"unknown domain {to!r}; this model has {', '.join(model.domains)}")
+    decoder, state, line = model.decoders[to], State(), _Line(model.encoder)
+
+    def translate(frames: int) -> Tensor:
+        latent = line.take(frames)[None]
+        codes = generate(decoder, latent, state=state, **options)
+        return model.to_waveform(codes[0])
+
+    for block in blocks:
+        line.put(model.to_codes(torch.as_tensor(block, dtype=torch.float32)))
+        while line.ready() >= hop:
+            yield translate(hop)
+    if line.left():
+        length = line.left()
+        yield translate(math.ceil(length / decoder.pool))[:length]
+
+
+def encode_frames(encoder: Encoder, codes: Tensor, first: int, last: int) -> Tensor:
+    """Encode the latent frames first .. last - 1 from as few samples as decide them.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Frames are of `encoder.config.pool` samples; a frame depends on `encoder.reach` around it.
+    codes : Tensor
+        mu-law codes, shape (T,), the first of which begins frame 0.
+    first, last : int
+        Range of frames.
+
+    Returns
+    -------
+    Tensor
+        Shape (latent, last - first); what `encoder` makes of all of `codes`, up to rounding.
+    """
+    pool = encoder.config.pool
+    start = max(0, first - math.ceil(encoder.reach / pool))
+    window = codes[start * pool : last * pool + encoder.reach].long()
+    with torch.inference_mode():
+        return encoder(window[None])[0, :, first - start : last - start]
+
+
+class _Line:
+    """Codes on their way into the encoder; forgets what no later frame depends on."""
+
+    def __init__(self, encoder: Encoder):
+        self.encoder, self.pool = encoder, encoder.config.pool
+        self.codes = torch.empty(0, dtype=torch.uint8)
+        self.next = 0  # first frame that is not yet taken, counted from the start of `codes`
+
+    def put(self, codes: Tensor) -> None:
+        self.codes = torch.cat([self.codes, codes.to(torch.uint8)])
+
+    def left(self) -> int:
+        """Samples that are not yet translated."""
+        return len(self.codes) - self.next * self.pool
+
+    def ready(self) -> int:
+        """Frames that no later sample can change."""
+        return max(0, (self.left() - self.encoder.reach) // self.pool)
+
+    def take(self, frames: int) -> Tensor:
+        """Encode the next frames, shape (latent, frames)."""
+        latent = encode_frames(self.encoder, self.codes, self.next, self.next + frames)
+        keep = math.ceil(self.encoder.reach / self.pool)
+        drop = max(0, self.next + frames - keep)
+        self.codes, self.next = self.codes[drop * self.pool :], self.next + frames - drop
+        return latent
