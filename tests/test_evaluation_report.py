@@ -152,6 +152,14 @@ def test_a_missing_translation_and_an_unknown_domain():
         report.measure(pairs, ("kazoo",), {}, None, judge)
 
 
+def test_stimuli(model, corner, tmp_path):
+    report.stimuli(model, corner, "bach_organ", tmp_path, excerpts=2)
+    rows = (tmp_path / "key.csv").read_text().splitlines()[1:]
+    systems = {row.split(",")[2] for row in rows}
+    assert systems == {"source", "translation", "truth", "mulaw", "low"}
+    assert len(rows) == 10
+
+
 def test_a_recogniser_can_be_trained(corner, tmp_path):
     card = recogniser.train(corner, tmp_path / "one", seed=1)
     recogniser.train(corner, tmp_path / "two", seed=1)

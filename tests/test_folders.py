@@ -121,6 +121,19 @@ def test_nothing_is_done_twice(tmp_path, monkeypatch):
     assert sum("cut after" in line["reason"] for line in skipped(out)) == 5
 
 
+def test_what_could_not_be_opened_is_tried_in_the_next_run(tmp_path, monkeypatch):
+    songs(tmp_path / "in", 2)
+    os.symlink("loop.wav", tmp_path / "in/loop.wav")
+    real, done = prepare.convert, []
+    monkeypatch.setattr(prepare, "convert", lambda *a: (done.append(a[-1].name), real(*a))[1])
+    for wanted in (3, 1):
+        done.clear()
+        folders.build({"d": tmp_path / "in"}, tmp_path / "out", workers=0)
+        assert len(done) == wanted and "loop.wav" in done
+        [line] = skipped(tmp_path / "out")
+        assert line["reason"].startswith("cannot read it")
+
+
 def test_a_build_that_was_killed_goes_on(tmp_path, monkeypatch):
     songs(tmp_path / "in", 6)
     real, done = prepare.convert, []

@@ -62,7 +62,7 @@ def faults(notebook):
     if not minutes or int(minutes[1]) > LONGEST_RUN:
         yield "no minutes, or too many"
     exercises = len(re.findall(r"^\*\*Exercise \d", text, re.MULTILINE))
-    if not exercises or text.count("<details>") != exercises != text.count("</details>"):
+    if not exercises or any(text.count(tag) != exercises for tag in ("<details>", "</details>")):
         yield "no exercise, or one without its solution"
     if len(FENCED.sub("", text)) < 1.2 * sum(len(cell.source) for cell in code):
         yield "too little prose for the code"
@@ -130,7 +130,7 @@ BREAK = {
     "fewer than three checked cells": unmark,
     "a checked cell without execution count or output": clear_counts,
     "not run from top to bottom": lambda n: code_cells(n)[1].update(execution_count=99),
-    "a mark that is not in the first line": lambda n: replace(n, "^import", f"\n{MARK}\nimport"),
+    "a mark that is not in the first line": lambda n: replace(n, "\nimport", f"\n{MARK}\nimport"),
     "a long cell": lambda n: code_cells(n)[-1].update(source="x = 1\n" * 26),
     "not stripped": lambda n: show(n, image_png="iVBOR", text_plain="<Figure>"),
     "an error": lambda n: checked(n).outputs.append(nbformat.v4.new_output("error", evalue="1")),

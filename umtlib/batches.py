@@ -61,6 +61,8 @@ class Crops(Dataset):
         Which part of the corpus. Only ``"train"`` is augmented.
     stop : int
         Number of batches.
+    pair : str
+        The model's mu-law pair; see `umtlib.mulaw`.
 
     Raises
     ------
@@ -75,10 +77,10 @@ class Crops(Dataset):
         config: TrainingConfig,
         split: str,
         stop: int,
+        pair: str = "torchaudio",
     ):
         self.corpus, self.domains, self.config, self.stop = corpus, domains, config, stop
-        self.clean = split != "train"
-        self.split = split
+        self.split, self.pair = split, pair
         self.tracks = {name: corpus.select(name, split) for name in domains}
         for name, tracks in self.tracks.items():
             if not tracks:
@@ -86,6 +88,9 @@ class Crops(Dataset):
                     f"{corpus.folder} has no {split!r} track of domain {name!r}; it has "
                     f"{', '.join(corpus.domains)}"
                 )
+        # Every second of a domain is equally likely: a track's chance is its share of the time.
+        shares = {name: np.cumsum([t.seconds for t in ts]) for name, ts in self.tracks.items()}
+        self.shares = {name: sums / sums[-1] for name, sums in shares.items()}
 
     def __len__(self) -> int:
         return self.stop
@@ -100,8 +105,8 @@ class Crops(Dataset):
 
     def _row(self, domain: str, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         waveform = self._crop(domain, rng)
-        target = to_codes(waveform)
-        if self.clean:
+        target = self._to_codes(waveform)
+        if self.split != "train":
             return target, target, target
         heard = waveform
         if self.config.augment:
@@ -110,21 +115,17 @@ class Crops(Dataset):
             heard = equalise(heard, rng, self.config.equalise)
         noise = rng.choice(self.config.input_noise) * rng.standard_normal(len(target))
         given = (target + torch.from_numpy(noise).round().long()).clamp(0, mulaw.CODES - 1)
-        return to_codes(heard), given, target
+        return self._to_codes(heard), given, target
 
     def _crop(self, domain: str, rng: np.random.Generator) -> np.ndarray:
-        """Return a random segment; every second of the domain is equally likely."""
-        tracks = self.tracks[domain]
-        seconds = np.array([track.seconds for track in tracks])
-        audio = self.corpus.audio(tracks[rng.choice(len(tracks), p=seconds / seconds.sum())])
+        number = self.shares[domain].searchsorted(rng.random(), side="right")
+        audio = self.corpus.audio(self.tracks[domain][number])
         start = int(rng.integers(max(1, len(audio) - self.config.crop + 1)))
         crop = np.asarray(audio[start : start + self.config.crop], dtype=np.float32) / 32_768
         return np.pad(crop, (0, self.config.crop - len(crop)))
 
-
-def to_codes(waveform: np.ndarray) -> Tensor:
-    """Compand a float32 waveform, shape (T,), to int64 codes."""
-    return mulaw.encode(torch.from_numpy(waveform))
+    def _to_codes(self, waveform: np.ndarray) -> Tensor:
+        return mulaw.encode(torch.from_numpy(waveform), self.pair)
 
 
 def loader(crops: Crops, indices: range, workers: int) -> DataLoader:

@@ -1,4 +1,4 @@
-"""How fast this machine generates and encodes: ``umt bench``.
+"""How fast this machine generates, encodes and trains: ``umt bench``.
 
 Random weights do, as the time does not depend on them. All work is included, from drawing the
 random numbers to the finished codes.
@@ -6,10 +6,13 @@ random numbers to the finished codes.
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import cycle
 
 import torch
 
-from umtlib import config, generation
+from umtlib import config, generation, training
+from umtlib.batches import Batch
 from umtlib.decoder import Decoder
 from umtlib.encoder import Encoder
 from umtlib.errors import ConfigError
@@ -125,6 +128,54 @@ def encode(
         "dtype": dtype,
         "threads": torch.get_num_threads(),
         "seconds_per_second": round(1 / _rate(piece, seconds), 4),
+    }
+
+
+def train(
+    preset: str, *, seconds: float = 10.0, batch: int = 1, crop: int = RATE, dtype: str = "float32"
+) -> dict[str, float | int | str]:
+    """Measure how many samples per second a training step processes.
+
+    The whole step: reconstruction, confusion and the classifier's update, on ready batches.
+
+    Parameters
+    ----------
+    preset, seconds
+        As in `generate`.
+    batch, crop : int
+        Segments, and samples per segment.
+    dtype : {"float32", "bfloat16"}
+        bfloat16 means autocast, where the processor has the instructions.
+
+    Returns
+    -------
+    dict
+        ``samples_per_second``, and the settings.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such preset or dtype, or a number is not positive.
+    """
+    _check(dtype=dtype, seconds=seconds, batch=batch, crop=crop)
+    chosen = config.preset(preset)
+    settings = replace(
+        chosen.training, batch=batch, crop=crop, spectral_only_steps=0, bf16=dtype == "bfloat16"
+    )
+    state = training.start(chosen.model, settings)
+    codes = torch.randint(CODES, (batch, crop))
+    batches = cycle(Batch(name, codes, codes, codes) for name in chosen.model.domains)
+
+    def piece() -> None:
+        training.train_step(state, next(batches), settings, steps=1_000_000)
+
+    return {
+        "preset": preset,
+        "dtype": dtype,
+        "batch": batch,
+        "crop": crop,
+        "threads": torch.get_num_threads(),
+        "samples_per_second": round(batch * crop * _rate(piece, seconds)),
     }
 
 

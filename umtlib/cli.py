@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from umtlib.errors import AudioError, UmtError
+from umtlib.errors import AudioError, CorpusError, UmtError
 
 app = typer.Typer(
     help="Translate music between instruments and styles: whistle, and hear an orchestra.",
@@ -37,6 +37,9 @@ Backend = Annotated[str, typer.Option(help="Which generator: auto, cpu or refere
 Preset = Annotated[str, typer.Option(help="tiny, small, paper or official.")]
 Dtype = Annotated[str, typer.Option(help="float32 or bfloat16.")]
 Duration = Annotated[float, typer.Option(help="How long to measure.", min=0.01)]
+Workers = Annotated[int | None, typer.Option(help="Processes; by default one per CPU.", min=1)]
+Download = Annotated[bool, typer.Option("--download", help="First fetch what DIR lacks.")]
+Names = Annotated[list[str], typer.Option(help="Only these. May be repeated.")]
 Json = Annotated[bool, typer.Option("--json", help="One line of JSON.")]
 
 
@@ -214,23 +217,35 @@ def _progress(name: str, total: int) -> Iterator:
 
 @app.command()
 def train(
-    preset: Preset,
-    data: Annotated[Path, typer.Option(help="A corpus folder; see 'umt corpus'.")],
+    data: Annotated[
+        Path, typer.Option(help="A corpus folder; for --add-domain also any folder of recordings.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     steps: Annotated[int, typer.Option(help="Steps in all.", min=1)],
+    preset: Preset = "small",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint.")
     ] = False,
+    add_domain: Annotated[
+        str, typer.Option(metavar="NAME", help="Give --model one more decoder; the rest is kept.")
+    ] = "",
+    model: Annotated[
+        str, typer.Option(help="With --add-domain: the model that gets the decoder.")
+    ] = "six-domains-small",
     workers: Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Train a model on every domain of a corpus; Ctrl-C saves and stops, --resume goes on."""
-    from umtlib import config, runs
+    from umtlib import runs, watching
     from umtlib.corpora.corpus import Corpus
 
-    found = Corpus(data).domains
-    names = config.SIX_DOMAINS if set(found) == set(config.SIX_DOMAINS) else found
-    chosen = config.preset(preset, names)
+    _keep_memory()
+    chosen, initial = None, None
+    if add_domain:
+        data = _as_corpus(data, add_domain, out)
+        chosen, initial = _with_domain(model, add_domain, preset)
+    corpus = Corpus(data)
+    chosen = chosen or _preset_for(preset, corpus.domains)
     with tqdm(total=steps, unit="step", disable=None) as bar:
 
         def report(line: dict) -> None:
@@ -245,18 +260,83 @@ def train(
             resume=resume,
             workers=workers,
             device=device,
-            on_report=report,
+            initial=initial,
+            on_report=_also_to_tensorboard(report, out),
+            on_validate=lambda now, step: watching.listen(now, corpus, out / "heard", step),
         )
     print(f"{folder}: translate with it by --model {out}")
+
+
+def _preset_for(name: str, domains: Sequence[str]):
+    from umtlib import config
+
+    known = set(domains) == set(config.SIX_DOMAINS)  # the paper's order, where it is the paper's
+    return config.preset(name, config.SIX_DOMAINS if known else tuple(domains))
+
+
+def _as_corpus(data: Path, domain: str, out: Path) -> Path:
+    """Return a corpus folder; recordings are prepared into ``OUT/corpus`` first."""
+    from umtlib.corpora import folders
+    from umtlib.corpora.corpus import MANIFEST
+
+    if (data / MANIFEST).exists():
+        return data
+    folders.build({domain: data}, out / "corpus")
+    return out / "corpus"
+
+
+def _with_domain(model: str, name: str, preset: str):
+    """Return the preset that trains one more decoder alone, and the weights to start from."""
+    from dataclasses import replace
+
+    import umtlib
+    from umtlib import config, translator
+
+    grown = translator.with_domain(umtlib.load(model), name)
+    alone = replace(
+        config.preset(preset).training,
+        only=name,
+        shared_steps=0,
+        spectral_weight=0.0,
+        spectral_only_steps=0,
+    )
+    return config.Preset(grown.config, alone), grown
+
+
+def _keep_memory() -> None:
+    """Let the C library keep freed memory: giving it back and faulting it in halves the speed."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**26)):
+            mallopt(option, value)  # no mmap; trim late; grow in steps of 64 MiB
+
+
+def _also_to_tensorboard(report, out: Path):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return report
+    writer = SummaryWriter(out / "tensorboard")
+
+    def both(line: dict) -> None:
+        report(line)
+        for name, value in line.items():
+            values = value if isinstance(value, dict) else {"": value}
+            for domain, number in values.items():
+                if isinstance(number, int | float):
+                    writer.add_scalar(f"{name}/{domain}".rstrip("/"), number, line["step"])
+        writer.flush()
+
+    return both
 
 
 @corpus_app.command("six-domains")
 def six_domains(
     out: Out,
     seed: Seed = 0,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes; by default one per CPU.", min=1)
-    ] = None,
+    workers: Workers = None,
     mini: Annotated[
         bool, typer.Option("--mini", help="Minutes in FLAC, not hours in WAV.")
     ] = False,
@@ -264,13 +344,137 @@ def six_domains(
     """Render public scores with sampled instruments in six domains; needs fluidsynth."""
     from umtlib.corpora.six_domains import build
 
-    bars: dict[str, tqdm] = {}
+    with _bars() as progress:
+        made = build(out, seed=seed, workers=workers, mini=mini, progress=progress)
+    print(made)
 
-    def progress(stage: str, done: int, total: int) -> None:
-        bar = bars.setdefault(stage, tqdm(total=total, desc=stage, disable=None))
-        bar.update(done - bar.n)
 
-    print(build(out, seed=seed, workers=workers, mini=mini, progress=progress))
+@corpus_app.command("folder")
+def corpus_folder(
+    domain: Annotated[
+        list[str], typer.Option(metavar="NAME=DIR", help="A domain's recordings. Repeat it.")
+    ],
+    out: Out,
+    longest: Annotated[
+        float, typer.Option(help="Seconds; a longer file is cut there.", min=0.5)
+    ] = 6 * 3600,
+    workers: Workers = None,
+) -> None:
+    """Make a corpus of your own recordings: any tree of audio files for each domain."""
+    from umtlib.corpora import folders
+
+    _prepare(folders.build, _pairs(domain), out=out, longest=longest, workers=workers)
+
+
+@corpus_app.command("nsynth")
+def corpus_nsynth(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Has nsynth-train/ and so on.")],
+    out: Out,
+    by: Annotated[str, typer.Option(help="Domains are: family, source or instrument.")] = "family",
+    family: Names = [],  # noqa: B006
+    source: Names = [],  # noqa: B006
+    instrument: Names = [],  # noqa: B006
+    pitches: Annotated[tuple[int, int], typer.Option(help="Lowest and highest MIDI pitch.")] = (
+        0,
+        127,
+    ),
+    velocity: Annotated[list[int], typer.Option(help="Only these, such as 100.")] = [],  # noqa: B006
+    download: Download = False,
+    workers: Workers = None,
+) -> None:
+    """Make a corpus of NSynth, or of data/mini-nsynth."""
+    from umtlib.corpora import nsynth
+
+    if download:
+        _obtain(list(nsynth.SPLITS), folder)
+    chosen = nsynth.Selection(family, source, instrument, pitches, velocity)
+    _prepare(nsynth.build, folder, out=out, by=by, selection=chosen, workers=workers)
+
+
+@corpus_app.command("musicnet")
+def corpus_musicnet(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Has musicnet_metadata.csv.")],
+    out: Out,
+    domain: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=EXPR",
+            help="Such as \"fugues=composer == 'Bach' and 'Fugue' in movement\". May be repeated. "
+            "Default: the six domains of the authors' weights.",
+        ),
+    ] = [],  # noqa: B006
+    download: Download = False,
+    workers: Workers = None,
+) -> None:
+    """Make a corpus of MusicNet."""
+    from umtlib.corpora import musicnet
+
+    if download:
+        _obtain(["musicnet-metadata", "musicnet"], folder)
+    chosen = {"domains": _pairs(domain)} if domain else {}
+    _prepare(musicnet.build, folder, out=out, workers=workers, **chosen)
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if not name or not value or name in pairs:
+            raise CorpusError(f"{text!r}: write NAME=..., each name once")
+        pairs[name] = value
+    return pairs
+
+
+@contextlib.contextmanager
+def _bars() -> Iterator:
+    """Show a bar for each stage; gives a function of stage, done and total."""
+    with contextlib.ExitStack() as stack:
+        bars: dict[str, tqdm] = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in bars:
+                bars[stage] = stack.enter_context(tqdm(total=total, desc=stage, disable=None))
+            bars[stage].update(done - bars[stage].n)
+
+        yield progress
+
+
+def _prepare(build, *arguments, out: Path, **settings) -> None:
+    from umtlib.corpora.prepare import shard
+
+    with _bars() as progress:
+        made = build(*arguments, out, shard=shard(), progress=progress, **settings)
+    if not made.complete:
+        print("this shard is done; the last one to finish writes the manifest")
+        return
+    print(f"{out}: {made.used} tracks, {made.seconds / 3600:.2f} h; {made.dropped} files dropped, "
+          f"{made.cut} cut: see {out / 'skipped.jsonl'}")  # fmt: skip
+
+
+def _obtain(names: Sequence[str], folder: Path) -> None:
+    from umtlib.corpora import download, prepare
+
+    if prepare.shard()[0] == 0:
+        with _bars() as progress:
+            download.obtain(names, folder, progress=progress)
+
+
+@app.command("import-official")
+def import_official(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Has args.pth, lastmodel_0.pth...")],
+    out: Annotated[Path, typer.Option(help="Folder of the model; must not exist yet.")],
+    domain: Annotated[
+        list[str], typer.Option(help="Names of the decoders, in order. Default: from args.pth.")
+    ] = [],  # noqa: B006
+    weights: Annotated[str, typer.Option(help="last or best.")] = "last",
+) -> None:
+    """Import the weights that the authors released, or that their code has trained."""
+    from umtlib import checkpoint
+    from umtlib.official import load_official
+
+    model = load_official(folder, domain or None, weights)
+    checkpoint.save(model, out)
+    print(f"{out}: {', '.join(model.domains)}; translate with it by --model {out}")
 
 
 @bench_app.command("generate")
@@ -299,6 +503,22 @@ def bench_encode(
     from umtlib import bench
 
     _show(bench.encode(preset, seconds=seconds, dtype=dtype), json)
+
+
+@bench_app.command("train")
+def bench_train(
+    preset: Preset = "small",
+    seconds: Duration = 10,
+    batch: Annotated[int, typer.Option(help="Segments.", min=1)] = 1,
+    crop: Annotated[int, typer.Option(help="Samples per segment.", min=1)] = 16_000,
+    dtype: Dtype = "float32",
+    json: Json = False,
+) -> None:
+    """Measure how many samples per second a training step processes."""
+    from umtlib import bench
+
+    _keep_memory()
+    _show(bench.train(preset, seconds=seconds, batch=batch, crop=crop, dtype=dtype), json)
 
 
 def _show(values: dict, json: bool) -> None:

@@ -10,6 +10,7 @@ import argparse
 import os
 import pathlib
 import re
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -186,7 +187,8 @@ def _unpickle(path: Path) -> Any:
         raise CheckpointError(f"{path} is missing; name the folder with the authors' .pth files")
     try:
         _check_zip(path)
-        with torch.serialization.safe_globals(_ALLOWED):
+        with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about pickles that it then refuses
             return torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise

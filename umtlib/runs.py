@@ -119,7 +119,7 @@ def train(
         state, seconds = _open(run, preset, resume, team, initial)
         corpus = Corpus(data)
         names = (config.only,) if config.only else state.model.domains
-        crops = Crops(corpus, names, config, "train", steps * team.size)
+        crops = Crops(corpus, names, config, "train", steps * team.size, preset.model.mulaw)
         mine = range(state.step * team.size + team.rank, len(crops), team.size)
         log = _Log(run, state, seconds, config.crop * config.batch * team.size, on_report)
         bad = 0
@@ -265,7 +265,8 @@ def validate(
         the classifier.
     """
     names = (config.only,) if config.only else model.domains
-    crops = Crops(corpus, names, replace(config, batch=8), "val", batches * len(names))
+    settings, number = replace(config, batch=8), batches * len(names)
+    crops = Crops(corpus, names, settings, "val", number, model.config.mulaw)
     sums: dict[str, list[list[float]]] = defaultdict(list)
     for batch in loader(crops, range(len(crops)), workers=0):
         batch = batch.to(next(model.parameters()).device)

@@ -71,6 +71,8 @@ def fetch(
         If after five attempts the file is not there, or is another one.
     """
     name = url.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
+    if name in ("", ".", ".."):
+        raise CorpusError(f"{url} names no file")
     store = pooch.create(
         folder, base_url="", registry={name: sha256 and f"sha256:{sha256}"}, urls={name: url},
         retry_if_failed=RETRIES,

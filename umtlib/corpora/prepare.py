@@ -176,7 +176,7 @@ def prepare(
         (out / WORK).mkdir(parents=True, exist_ok=True)
         done = _read_journals(out, longest)
         mine = items[shard[0] :: shard[1]]
-        todo = [item for item in mine if item.key not in done]
+        todo = [item for item in mine if done.get(item.key, {"again": True}).get("again")]
         tell("files", len(mine) - len(todo), len(mine))
         with _journal(out, shard) as journal:
             work = partial(convert, str(out), longest)
@@ -276,8 +276,10 @@ def convert(out: str, longest: float, item: Item) -> dict:
             waveform = np.memmap(raw, np.float32, "r", shape=(samples,))
             _check_worth(waveform)
         except AudioError as error:
-            reason = str(error).replace(item.path, "it")
-            return {"key": item.key, "reason": printable(reason)}
+            reason = printable(str(error).replace(item.path, "it"))
+            # A permission can be given without any change to the file.
+            again = reason.startswith("cannot read")
+            return {"key": item.key, "reason": reason} | ({"again": True} if again else {})
         target.parent.mkdir(parents=True, exist_ok=True)
         _write(target, waveform)
     entry = {"key": item.key, "file": item.file, "bytes": target.stat().st_size}

@@ -25,6 +25,7 @@ from umtlib.evaluation import (
     blending,
     frechet,
     latent,
+    listening,
     notes,
     nsynth,
     pitch,
@@ -161,13 +162,14 @@ def choose(pairs: Sequence[Pair], number: int | None) -> list[Pair]:
 def translate_pairs(
     model: MusicTranslator,
     pairs: Sequence[Pair],
+    domains: Sequence[str] | None = None,
     *,
     temperature: float = 1.0,
     seed: int = 0,
     backend: str = "auto",
     progress: Progress | None = None,
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Translate every excerpt to every domain, many streams at a time.
+    """Translate every excerpt to every domain (or to those named), many streams at a time.
 
     Each result is the one that `umtlib.translate` gives for this excerpt, domain and seed, but for
     the rounding of sums; which codes are drawn can differ where two are about equally likely.
@@ -179,7 +181,7 @@ def translate_pairs(
     """
     made = {}
     groups = [pairs[first : first + _STREAMS] for first in range(0, len(pairs), _STREAMS)]
-    jobs = list(product(groups, model.domains))
+    jobs = list(product(groups, domains or model.domains))
     for done, (group, domain) in enumerate(jobs):
         _tell(progress, "translating", done, len(jobs))
         sounds = [audio.level(pair.audio() / np.float32(32_768)) for pair in group]
@@ -210,6 +212,55 @@ def apply(
         for pair in pairs
         for domain in domains
     }
+
+
+def stimuli(
+    model: MusicTranslator,
+    data: str | os.PathLike,
+    target: str,
+    out: str | os.PathLike,
+    *,
+    excerpts: int | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+    backend: str = "auto",
+    progress: Progress | None = None,
+) -> Path:
+    """Write a blinded pack for a test of opinion scores: translations to one domain.
+
+    Parameters
+    ----------
+    model, data, excerpts, temperature, backend, progress
+        As in `evaluate`.
+    target : str
+        The domain.
+    out : path
+        Folder; see `umtlib.evaluation.listening.pack`. Per excerpt it has the source, the
+        translation, the true rendering (hidden reference), that through mu-law, and a low anchor.
+    seed : int
+        Of the translations and the order.
+
+    Returns
+    -------
+    Path
+        ``out``.
+    """
+    (target,) = translation.domains(model, (target,))
+    pairs = [pair for pair in read_pairs(data) if pair.source != target]
+    pairs = choose(pairs, excerpts)
+    made = translate_pairs(
+        model, pairs, (target,),
+        temperature=temperature, seed=seed, backend=backend, progress=progress,
+    )  # fmt: skip
+    clips = {
+        pair.id: {
+            "source": pair.audio(),
+            "translation": made[pair.id, target],
+            "truth": pair.audio(target),
+        }
+        for pair in pairs
+    }
+    return listening.pack(clips, out, seed=seed)
 
 
 def measure(

@@ -1,15 +1,37 @@
-"""Drawings that explain the network: its connections, the latent, a choice from a distribution.
+"""Drawings that explain: curves, connections, the latent, a choice from a distribution.
 
 As in `umtlib.notebook.plots`, everything returns a `matplotlib.figure.Figure`, to be the last line
-of a notebook's cell. Notebooks: ``02_the_network``, ``04_generation``.
+of a notebook's cell. Notebooks: ``02_the_network``, ``03_training``, ``04_generation``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from umtlib.audio import SAMPLE_RATE
+
+
+def curves(panels: Mapping[str, Mapping[str, tuple]], xlabel: str, ylabel: str = "") -> Figure:
+    """Draw curves, in one panel or several side by side.
+
+    Parameters
+    ----------
+    panels : mapping
+        By title: the panel's curves by label, each a pair of x and y values. A curve of only two
+        points is a yardstick, and drawn as a dotted line.
+    xlabel, ylabel : str
+        Of every panel.
+    """
+    figure = Figure(figsize=(12, 3.4), layout="constrained")
+    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, lines) in zip(row, panels.items(), strict=True):
+        for label, (x, y) in lines.items():
+            style = {"color": "gray", "ls": ":"} if len(x) == 2 else {"marker": "."}
+            axes.plot(x, y, label=label, **style if len(x) < 100 else {})
+        axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        axes.legend()
+    return figure
 
 
 def connections(dilations: Sequence[int], samples: int = 16) -> Figure:
