@@ -1,5 +1,6 @@
 """What several tests need: a model small enough to run in a blink, and the command line."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -48,3 +49,14 @@ def umt(capfd):
 def tone(seconds=0.05, rate=16_000, hertz=440.0, amplitude=0.3):
     """A sine, float64, shape (T,)."""
     return amplitude * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+
+
+def assert_refused(result, *words, out="out"):
+    """Of what `umt` gave: exit status 2, one line on stderr with some words, nothing written."""
+    status, printed, complaint = result
+    assert status == 2
+    assert complaint.count("\n") == 1 and complaint.startswith("umt: error: ")
+    for word in words:
+        assert word in complaint
+    assert "Traceback" not in printed + complaint
+    assert not os.path.exists(out), "something was written"

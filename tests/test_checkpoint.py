@@ -96,7 +96,15 @@ def test_a_run_gives_its_newest_intact_checkpoint(model, tmp_path):
     assert checkpoint.newest(tmp_path).name == "step-00000020"
     with (tmp_path / "step-00000020" / checkpoint.WEIGHTS).open("r+b") as file:
         file.truncate(100)
-    damaged = []
-    assert checkpoint.newest(tmp_path, damaged).name == "step-00000010"
-    assert "step-00000020" in damaged[0]
-    checkpoint.load(tmp_path)  # a run's folder is a model too
+    with pytest.warns(RuntimeWarning, match=r"step-00000020.*altered.*Using step-00000010"):
+        assert checkpoint.newest(tmp_path).name == "step-00000010"
+    with pytest.warns(RuntimeWarning, match="step-00000020"):
+        checkpoint.load(tmp_path)  # a run's folder is a model too
+
+
+def test_a_run_without_a_checkpoint_is_no_model(tmp_path):
+    (tmp_path / "log.jsonl").touch()
+    with pytest.raises(CheckpointError, match="after its first save"):
+        checkpoint.load(tmp_path)
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        checkpoint.newest(tmp_path)

@@ -6,19 +6,22 @@ and no output.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from conftest import DOMAINS, tone
+from conftest import DOMAINS, assert_refused, tone
 
 import umtlib
 from umtlib import audio, cli, translation
 from umtlib.corpora import corpus
+from umtlib.notebook import plots
 
 
 @pytest.fixture
@@ -35,16 +38,6 @@ def translate(umt, blink_folder, work):
         return umt("translate", "--model", blink_folder, "--out", "out", "--no-picture", *arguments)
 
     return run
-
-
-def assert_refused(result, *words, out="out"):
-    status, printed, complaint = result
-    assert status == 2
-    assert complaint.count("\n") == 1 and complaint.startswith("umt: error: ")
-    for word in words:
-        assert word in complaint
-    assert "Traceback" not in printed + complaint
-    assert not os.path.exists(out), "something was written"
 
 
 def assert_translated(result, stem, samples):
@@ -122,6 +115,30 @@ def test_long_audio_is_decoded_in_pieces_that_do_not_show(blink_model, monkeypat
     )
     assert all(np.array_equal(whole[name], pieces[name]) for name in DOMAINS)
     assert calls[-1] == (1_555, 1_555) and calls == sorted(calls)
+
+
+def test_a_long_recording_is_cut_unless_told_otherwise(translate, blink_model, monkeypatch):
+    monkeypatch.setenv("UMT_THREADS", "1")  # 4 stretches of 5 s pay
+    for seconds, more, cut in ((24, (), True), (24, ("--no-chunked",), False), (8, (), False),
+                               (8, ("--chunked",), True)):  # fmt: skip
+        soundfile.write("in.wav", tone(seconds), 16_000)
+        status, printed, _ = translate("in.wav", "--to", "drum", *more)
+        assert status == 0 and ("in.wav: cut into" in printed) == cut
+        found = umtlib.translate(blink_model, audio.read("in.wav"), 16_000, to="drum", chunked=cut)
+        assert np.allclose(audio.read("out/in.drum.wav"), found, atol=1 / 2**15)
+
+
+def test_the_picture_of_a_long_recording_shows_its_beginning(umt, work, blink_folder, monkeypatch):
+    shown = []
+    monkeypatch.setattr(cli, "PICTURED", 60)
+    monkeypatch.setattr(plots, "comparison", lambda sounds, title: shown.append((sounds, title)))
+    monkeypatch.setattr(plots, "save", lambda *_: None)
+    for seconds in (59, 61):
+        soundfile.write("in.wav", tone(seconds), 16_000)
+        assert umt("translate", "in.wav", "--model", blink_folder, "--to", "drum")[0] == 0
+    lengths = [[len(sound) for sound in sounds.values()] for sounds, _ in shown]
+    assert lengths == [[59 * 16_000] * 2, [60 * 16_000] * 2]
+    assert [title for _, title in shown] == ["", "the first 1 minutes"]
 
 
 def test_several_files(translate):
@@ -227,14 +244,35 @@ def test_unreadable(translate, monkeypatch):
     assert_refused(translate("in.wav"), "in.wav", "Permission denied", "permissions")
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may read and write everything")
-def test_permissions_for_real(translate):
+@pytest.fixture
+def nobody(translate, monkeypatch):
+    """A folder to work in, and a function that takes root's rights away, until the end."""
+    folder = Path(tempfile.mkdtemp())  # pytest's own are below one that only its owner may enter
+    folder.chmod(0o777)
+    monkeypatch.chdir(folder)
     soundfile.write("in.wav", tone(), 16_000)
+    assert translate("in.wav")[0] == 0  # what is imported and compiled at first use is there now
+    shutil.rmtree("out")
+
+    def become():
+        if os.getuid() == 0:
+            os.seteuid(65_534)
+
+    yield become
+    os.seteuid(os.getuid())
+    shutil.rmtree(folder)
+
+
+def test_permissions_for_real(nobody, umt, blink_folder):
+    shutil.copytree(blink_folder, "model")
     os.chmod("in.wav", 0)
-    assert_refused(translate("in.wav"), "Permission denied")
-    os.chmod("in.wav", 0o600)
-    os.mkdir("locked", 0o500)
-    assert_refused(translate("in.wav", "--out", "locked/out"), "Permission denied")
+    soundfile.write("good.wav", tone(), 16_000)
+    os.mkdir("locked", 0o555)
+    nobody()
+    arguments = ["--model", "model", "--no-picture", "--out"]
+    assert_refused(umt("translate", "in.wav", *arguments, "out"), "Permission denied", "in.wav")
+    refused = umt("translate", "good.wav", *arguments, "locked/out")
+    assert_refused(refused, "Permission denied", "locked/out", out="locked/out")
 
 
 def test_output_below_a_file(translate):
@@ -348,7 +386,7 @@ def test_interrupt(translate, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(translation, "decode", interrupt)
+    monkeypatch.setattr(translation, "pieces", interrupt)
     status, printed, complaint = translate("in.wav")
     assert status == 130 and "Traceback" not in printed + complaint
 

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import re
 import stat
 import tarfile
 import threading
@@ -12,11 +13,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from umtlib.corpora import download
+from umtlib.corpora import download, nsynth
 from umtlib.errors import CorpusError
 
 DATA = np.random.default_rng(0).bytes(300_000)
-SHA = hashlib.sha256(DATA).hexdigest()
+SHA = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
+MD5 = f"md5:{hashlib.md5(DATA).hexdigest()}"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -34,7 +36,9 @@ class Handler(BaseHTTPRequestHandler):
         if behaviour == "missing":
             return self.send_error(404)
         if behaviour == "html":
-            return self.answer(200, b"<html>log in first</html>", {"Content-Type": "text/html"})
+            return self.answer(200, b"log in first", {"Content-Type": "text/html; charset=utf-8"})
+        if behaviour == "page":  # that does not say what it is
+            return self.answer(200, b"\n<!DOCTYPE html><p>log in first", {})
         if behaviour == "wrong":
             return self.answer(200, b"x" * 1000, {})
         if start and behaviour == "norange":
@@ -80,24 +84,26 @@ def left(folder):
 @pytest.mark.parametrize("behaviour, asked", [
     ("ok", [None]), ("drop", [None, "bytes=65536-"]), ("norange", [None, "bytes=65536-"]),
 ])  # fmt: skip
-@pytest.mark.parametrize("sha256", [SHA, None])
-def test_a_file_arrives_whole(server, tmp_path, behaviour, asked, sha256):
+@pytest.mark.parametrize("checksum", [SHA, MD5, None])
+def test_a_file_arrives_whole(server, tmp_path, behaviour, asked, checksum):
     told = []
-    path = download.fetch(f"{server}/{behaviour}/data.bin", tmp_path / "c", sha256,
+    path = download.fetch(f"{server}/{behaviour}/data.bin", tmp_path / "c", checksum,
                           lambda *line: told.append(line))  # fmt: skip
     assert path.read_bytes() == DATA and left(tmp_path) == ["data.bin"]
     assert [range_ for _, range_ in Handler.requests] == asked
     assert told[-1] == ("data.bin", len(DATA), len(DATA))
-    assert download.fetch(f"{server}/{behaviour}/data.bin", tmp_path / "c", sha256) == path
+    assert download.fetch(f"{server}/{behaviour}/data.bin", tmp_path / "c", checksum) == path
     assert len(Handler.requests) == len(asked)  # the second time it comes from the cache
 
 
-@pytest.mark.parametrize("behaviour, words", [
-    ("missing", "404"), ("html", "a web page"), ("wrong", "hash"),
+@pytest.mark.parametrize("behaviour, checksum, words", [
+    ("missing", SHA, "404"), ("missing", None, "404"), ("html", SHA, "a web page"),
+    ("html", None, "a web page"), ("page", SHA, "a web page"), ("page", None, "a web page"),
+    ("wrong", SHA, "hash"), ("wrong", MD5, "hash"),
 ])  # fmt: skip
-def test_what_is_not_the_file_never_enters_the_cache(server, tmp_path, behaviour, words):
+def test_what_is_not_the_file_never_enters_the_cache(server, tmp_path, behaviour, checksum, words):
     with pytest.raises(CorpusError, match=words):
-        download.fetch(f"{server}/{behaviour}/data.bin", tmp_path / "c", SHA)
+        download.fetch(f"{server}/{behaviour}/data.bin", tmp_path / "c", checksum)
     assert len(Handler.requests) == 1 + download.RETRIES
     assert left(tmp_path) == []
 
@@ -169,6 +175,7 @@ HOSTILE_TARS = {
     "bomb": [entry("zeros", bytes(2_000_000))],
     "many": [entry(f"f{n}", b"") for n in range(30)],
     "a folder outside": [entry("../evil", b"", type=tarfile.DIRTYPE)],
+    "many folders": [entry(f"f{n}", b"", type=tarfile.DIRTYPE) for n in range(30)],
 }
 
 
@@ -184,7 +191,7 @@ def test_a_hostile_tar_is_refused(tmp_path, kind):
 
 @pytest.mark.parametrize("entries", [
     [("../evil", b"x")], [("/tmp/umtlib-evil", b"x")], [zip_link()], [("a", b"x"), ("A", b"x")],
-    [("zeros", bytes(2_000_000))], [("..\\evil", b"x")],
+    [("zeros", bytes(2_000_000))], [("..\\evil", b"x")], [("../evil/", b"")],
 ])  # fmt: skip
 def test_a_hostile_zip_is_refused(tmp_path, entries):
     archive = make_zip(tmp_path / "a.zip", ("innocent", b"x"), *entries)
@@ -208,6 +215,20 @@ def test_a_damaged_archive_is_refused(tmp_path, damage):
     assert left(tmp_path) == ["a.tar.gz"] and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("end, words", [
+    (b"\0" * 40_000_000, "long after"), (b"\0" * 1_000_000, None),
+])  # fmt: skip
+def test_what_follows_the_last_file(tmp_path, end, words):
+    plain = gzip.decompress(make_tar(tmp_path / "x", entry("a")).read_bytes())
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(plain + end, 1))
+    if words is None:
+        assert left(download.unpack(tmp_path / "a.tar.gz", tmp_path / "out")) == ["a"]
+        return
+    with pytest.raises(CorpusError, match=words):
+        download.unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_header_that_unfolds_to_a_bomb_is_not_read(tmp_path):
     name = b"\0" * 100_000_000  # a "long name", which tarfile would read into memory
     info = tarfile.TarInfo("x")
@@ -216,6 +237,13 @@ def test_a_header_that_unfolds_to_a_bomb_is_not_read(tmp_path):
         file.write(info.tobuf(tarfile.GNU_FORMAT) + name)
     with pytest.raises(CorpusError, match="too long"):
         download.unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+
+
+def test_what_a_killed_run_has_left_is_replaced(tmp_path):
+    (tmp_path / ".out.part").mkdir()
+    (tmp_path / ".out.part/torn.wav").write_bytes(b"x")
+    assert left(download.unpack(make_tar(tmp_path / "a", entry("b")), tmp_path / "out")) == ["b"]
+    assert left(tmp_path) == ["a", "b"]
 
 
 @pytest.mark.parametrize("make", [make_tar, make_zip])
@@ -229,25 +257,37 @@ def test_a_good_archive_is_unpacked(tmp_path, make):
         download.unpack(tmp_path / "a", folder)
 
 
+def published(url, data):
+    return download.Published(url, f"md5:{hashlib.md5(data).hexdigest()}")
+
+
 def test_a_data_set_is_obtained_in_its_layout(server, tmp_path, monkeypatch):
     folder = entry("nsynth-test", b"", type=tarfile.DIRTYPE)
-    tar = make_tar(tmp_path / "x", folder, entry("nsynth-test/examples.json", b"{}"))
+    tar = make_tar(tmp_path / "x", folder, entry("nsynth-test/examples.json", b"{}")).read_bytes()
     csv = b"id,composer\n"
-    monkeypatch.setattr(Handler, "files", {"n.tar.gz": tar.read_bytes(), "m.csv": csv, "d": DATA})
-    urls = {"nsynth-test": f"{server}/drop/n.tar.gz", "metadata": f"{server}/ok/m.csv",
-            "bad": f"{server}/ok/d"}  # fmt: skip
-    monkeypatch.setattr(download, "FILES", urls)
+    monkeypatch.setattr(Handler, "files", {"n.tar.gz": tar, "m.csv": csv, "d.tar.gz": DATA})
+    monkeypatch.setattr(download, "FILES", {
+        "nsynth-test": published(f"{server}/drop/n.tar.gz", tar),
+        "metadata": published(f"{server}/ok/m.csv", csv),
+        "damaged": published(f"{server}/ok/d.tar.gz", DATA),
+        "another": published(f"{server}/ok/d.tar.gz", tar),
+    })  # fmt: skip
     root = download.obtain(["nsynth-test", "metadata"], tmp_path / "root")
     assert (root / "nsynth-test/examples.json").read_text() == "{}"
     assert (root / "m.csv").read_bytes() == csv
     asked = len(Handler.requests)
+    (root / ".downloads/n.tar.gz").unlink()  # its owner needed the space
+    (root / "m.csv").write_bytes(b"id,composer\n1,Bach\n")  # and has added a line
     download.obtain(["nsynth-test", "metadata"], root)
     assert len(Handler.requests) == asked
-    with pytest.raises(CorpusError, match="cannot be unpacked"):
-        download.obtain(["bad"], root)
-    assert left(root / ".downloads") == ["m.csv", "n.tar.gz"]
+    for name, words in (("damaged", "cannot be unpacked"), ("another", "hash")):
+        with pytest.raises(CorpusError, match=words):
+            download.obtain([name], root)
+    assert left(root) == ["examples.json", "m.csv"]
 
 
-def test_the_addresses_are_the_publishers():
-    hosts = {url.split("/")[2] for url in download.FILES.values()}
-    assert hosts == {"storage.googleapis.com", "zenodo.org"}
+def test_the_published_files():
+    assert {*nsynth.SPLITS, "musicnet", "musicnet-metadata"} == set(download.FILES)
+    for url, checksum in download.FILES.values():
+        assert url.split("/")[2] in ("storage.googleapis.com", "zenodo.org")
+        assert url.startswith("https://") and re.fullmatch("md5:[0-9a-f]{32}", checksum)

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from conftest import tone
+from conftest import assert_refused, tone
 
 from umtlib import audio
 from umtlib.corpora import folders, prepare
@@ -211,6 +211,15 @@ def test_what_cannot_be_prepared(tmp_path, domains, words):
     assert not (tmp_path / "out" / MANIFEST).exists()
 
 
+def test_an_output_that_is_a_loop_of_links(umt, tmp_path):
+    songs(tmp_path / "in", 2)
+    os.symlink("loop", tmp_path / "loop")
+    refused = umt(
+        "corpus", "folder", "--domain", f"d={tmp_path / 'in'}", "--out", tmp_path / "loop"
+    )
+    assert_refused(refused, "cannot write", "symbolic links")
+
+
 def test_a_disk_that_is_full_stops_the_run_and_drops_nothing(tmp_path, monkeypatch):
     songs(tmp_path / "in", 3)
 
@@ -240,36 +249,46 @@ def test_a_file_that_kills_its_process_is_found_and_left_out(tmp_path, monkeypat
     (tmp_path / "umtlib_crash.py").write_text(CRASH)  # the workers import it, and no more
     monkeypatch.syspath_prepend(tmp_path)
     crash = importlib.import_module("umtlib_crash").crash
-    names = ["0", "1", "2 killer", "3", "4", "5"]
+    names = [f"{n} killer" if n in (2, 17) else str(n) for n in range(20)]
     items = [prepare.Item("", name, "d", name, None, "") for name in names]
-    entries = {e["key"]: e for e in prepare.in_parallel(crash, items, 1)}
-    assert entries.keys() == {item.key for item in items}
-    assert [item.name for item in items if "reason" in entries[item.key]] == ["2 killer"]
+    entries = list(prepare.in_parallel(crash, items, 2))
+    assert sorted(e["key"] for e in entries) == sorted(item.key for item in items)  # each once
+    left_out = {entry["key"] for entry in entries if "reason" in entry}
+    assert left_out == {item.key for item in items if "killer" in item.name}
 
 
-SHARD = """
-import json, sys
-from umtlib.corpora import folders, prepare
-if __name__ == "__main__":
-    summary = folders.build({"a": sys.argv[1], "b": sys.argv[2]}, sys.argv[3], workers=0,
-                            shard=prepare.shard())
-    print(json.dumps([summary.used, summary.complete]))
+UNGUARDED = """
+import sys
+from umtlib.corpora import folders
+folders.build({"d": sys.argv[1]}, sys.argv[2], workers=1)
 """
+
+
+def test_processes_that_cannot_start_are_not_blamed_on_the_files(tmp_path):
+    (tmp_path / "unguarded.py").write_text(UNGUARDED)  # each process would run it once more
+    songs(tmp_path / "in", 2)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "unguarded.py", tmp_path / "in", tmp_path / "out"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1 and "CorpusError: no process can be started" in done.stderr
+    assert not (tmp_path / "out" / SKIPPED).exists()
 
 
 def test_two_processes_share_the_work_through_the_file_system(tmp_path):
     songs(tmp_path / "a", 7)
     songs(tmp_path / "b", 4, rate=8_000)
     (tmp_path / "b/bad.wav").write_bytes(b"bad")
-    command = [sys.executable, "-c", SHARD, *map(str, (tmp_path / "a", tmp_path / "b"))]
-    environment = {**os.environ, "WORLD_SIZE": "2"}
-    shards = [
-        subprocess.Popen([*command, str(tmp_path / "out")], stdout=subprocess.PIPE,
-                         env={**environment, "RANK": rank})
-        for rank in "01"
-    ]  # fmt: skip
-    results = [json.loads(shard.communicate(timeout=120)[0]) for shard in shards]
-    assert [11, True] in results
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = ["corpus", "folder", "--domain", f"a={tmp_path / 'a'}", "--domain",
+               f"b={tmp_path / 'b'}", "--out", tmp_path / "out"]  # fmt: skip
+    done = subprocess.run(
+        [*torchrun, "-m", "umtlib", *command], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0 and "11 tracks" in done.stdout, done.stderr
+    journals = {path.name: path.read_text() for path in (tmp_path / "out/.work").glob("*.jsonl")}
+    assert journals.keys() == {"0-of-2.jsonl", "1-of-2.jsonl"}
+    assert all(text.count('"key"') == 6 for text in journals.values())  # none did it all
     folders.build({"a": tmp_path / "a", "b": tmp_path / "b"}, tmp_path / "alone", workers=0)
     for name in (MANIFEST, SKIPPED):
         assert (tmp_path / "out" / name).read_text() == (tmp_path / "alone" / name).read_text()
@@ -283,12 +302,33 @@ def test_a_shard_alone_makes_no_manifest(tmp_path):
     assert len(Corpus(tmp_path / "out").tracks) == 5
 
 
-@pytest.mark.parametrize("rank", ["2", "-1"])
+@pytest.mark.parametrize("rank", ["2", "-1", "x", ""])
 def test_a_wrong_rank(monkeypatch, rank):
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(CorpusError, match="WORLD_SIZE"):
         prepare.shard()
+
+
+def test_as_a_command(umt, tmp_path):
+    songs(tmp_path / "in", 6)
+    command = ["corpus", "folder", "--domain", f"d={tmp_path / 'in'}", "--workers", 2, "--out"]
+    status, printed, _ = umt(*command, tmp_path / "out", "--longest", 0.55)
+    assert status == 0 and "6 tracks" in printed and "0 files dropped, 6 cut" in printed
+    folders.build({"d": tmp_path / "in"}, tmp_path / "alone", workers=0, longest=0.55)
+    assert (tmp_path / "out" / MANIFEST).read_text() == (tmp_path / "alone" / MANIFEST).read_text()
+
+
+@pytest.mark.parametrize("domains, words", [
+    (["in"], "write NAME=..."), (["=in"], "write NAME=..."), (["a=in", "a=in/sub"], "each name"),
+    (["a b=in"], "letters, digits"), (["a=nowhere"], "nowhere is no folder"), (["a=."], "inside"),
+    (["a=in/x.wav"], "is no folder"),
+])  # fmt: skip
+def test_a_wrong_command(umt, tmp_path, monkeypatch, domains, words):
+    monkeypatch.chdir(tmp_path)
+    song(tmp_path / "in/x.wav")
+    options = [option for domain in domains for option in ("--domain", domain)]
+    assert_refused(umt("corpus", "folder", *options, "--out", "out"), words)
 
 
 HUNGRY = """

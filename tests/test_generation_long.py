@@ -1,13 +1,20 @@
 """Long inputs in stretches, and live ones as they arrive."""
 
-import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
-from umtlib import config, translator
-from umtlib.errors import ConfigError
+import umtlib
+from umtlib import audio as sound
+from umtlib import config, translation, translator
+from umtlib.errors import AudioError, ConfigError, EvaluationError
+from umtlib.evaluation import seams
 from umtlib.generation import chunks, generate
 from umtlib.generation.stream import _Line, encode_frames, latency, stream
 
@@ -134,28 +141,127 @@ def test_stretches_do_not_depend_on_how_many_are_made_at_a_time(decoder):
     assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
 
 
-def spectra(audio, at, size=256):
-    """Magnitudes before and after some places, (places, bins) each."""
-    window = torch.hann_window(size)
-    cut = [torch.stack([audio[i + o : i + o + size] for i in at]) for o in (-size, 0)]
-    return [torch.fft.rfft(part * window).abs() for part in cut]
+# ------------------------------------------------------------------------------------- seams
 
 
-def test_seams_sound_like_the_rest(decoder):
-    """Level and spectral flux at the seams against exact generation away from them."""
+def music(decoder, latent, seed):
+    return chunks.mulaw.decode(generate(decoder, latent[None], generator=rng(seed))[0]).numpy()
+
+
+@pytest.fixture(scope="module")
+def long(decoder):
+    """A steady latent, and where it is cut."""
     latent = torch.randn(8, 1, generator=rng()).expand(8, 1_600)
-    made = torch.cat(
-        list(chunks.generate_long(decoder, latent, torch.ones(1_600), seconds=0.25,
-                                  generator=rng(4)))
-    )  # fmt: skip
-    exact = chunks.mulaw.decode(generate(decoder, latent[None], generator=rng(5))[0])
-    cuts = torch.tensor(chunks.quiet_cuts(torch.ones(1_600), 20)[1:-1]) * POOL
-    fade = min(chunks.FADE, POOL)
-    seams = torch.stack([made[cut : cut + fade] for cut in cuts])
-    level = 10 * math.log10(seams.square().mean() / exact.square().mean())
-    assert abs(level) < 0.5  # dB; a fade of constant amplitude would lose 1.8 in the mean
-    flux = [
-        (after - before).abs().mean()
-        for before, after in (spectra(made, cuts + fade // 2), spectra(exact, cuts + fade // 2))
-    ]
-    assert flux[0] / flux[1] == pytest.approx(1, abs=0.1)
+    cuts = chunks.plan(decoder, torch.ones(1_600), 0.25)
+    return latent, [cut * POOL for cut in cuts[1:-1]]
+
+
+def test_seams_sound_like_the_rest(decoder, long, monkeypatch):
+    monkeypatch.setattr(chunks, "FADE", POOL)
+    latent, cuts = long
+    made = chunks.generate_long(decoder, latent, torch.ones(1_600), seconds=0.25, generator=rng(4))
+    found = seams.evaluate(torch.cat(list(made)).numpy(), music(decoder, latent, 5), cuts)
+    assert found["seams"] == len(cuts) > 50
+    # A fade of constant amplitude would lose 1.8 dB in the mean: two samplings do not correlate.
+    assert abs(found["level_db"]) < 0.5
+    assert found["flux"] == pytest.approx(found["flux_exact"], abs=0.1)
+
+
+def test_bad_seams_are_seen(decoder, long, monkeypatch):
+    monkeypatch.setattr(chunks, "FADE", POOL)
+    latent, cuts = long
+    exact, quiet, sudden = (music(decoder, latent, seed) for seed in (5, 6, 7))
+    same = seams.evaluate(exact, exact, cuts)
+    assert same["level_db"] == 0 and same["flux"] == same["flux_exact"]
+    for cut in cuts:
+        quiet[cut : cut + POOL] *= 0.5
+        sudden[cut + POOL // 2 : cut + POOL // 2 + 256] *= 3
+    assert seams.level_db(quiet, exact, cuts) == pytest.approx(-6, abs=0.5)
+    assert seams.flux_ratio(sudden, cuts) > 1.5 * same["flux_exact"]
+
+
+def test_seams_of_a_translation(model):
+    found = seams.compare(model, 0.1 * noise(30_000).numpy(), "a", seconds=0.3)
+    assert found["seams"] == 5 and abs(found["level_db"]) < 3
+
+
+@pytest.mark.parametrize("cuts", [[], [10], [9_900]])
+def test_seams_must_lie_inside(cuts):
+    with pytest.raises(EvaluationError, match="cuts"):
+        seams.evaluate(np.zeros(10_000), np.zeros(10_000), cuts)
+    with pytest.raises(EvaluationError, match="one length"):
+        seams.evaluate(np.zeros(10_000), np.zeros(9_000), [5_000])
+
+
+# ------------------------------------------------------------------------------- translations
+
+
+def test_cutting_pays_where_it_makes_many_more_streams():
+    assert [chunks.pays(n, domains=1, threads=2) for n in (3, 4)] == [False, True]
+    assert [chunks.pays(n, domains=6, threads=2) for n in (7, 8)] == [False, True]
+    assert [chunks.pays(n, domains=6, threads=16) for n in (23, 24)] == [False, True]
+
+
+def test_chunked_translation_is_as_long_and_the_same_in_any_company(model):
+    audio, heard = noise(140_321).numpy(), []
+    both = translation.translate(
+        model, audio, 16_000, chunked=True, progress=lambda *call: heard.append(call)
+    )
+    alone = translation.translate(model, audio, 16_000, to="b", chunked=True)
+    assert both["a"].shape == alone.shape == audio.shape
+    assert np.array_equal(both["b"], alone)
+    assert heard == sorted(heard) and heard[-1] == (140_321, 140_321)
+    exact = translation.translate(model, audio, 16_000, to="b")
+    assert not np.array_equal(exact, alone)  # there is a cut
+
+
+def test_a_recording_that_changes_is_refused(model):
+    blocks = list(noise(2_000).numpy().reshape(2, 1_000))
+    assert translation.hear(model, blocks, 2_000).latent.shape[2] == 10
+    for samples in (1_999, 1_000, 2_001, 9_000):
+        with pytest.raises(AudioError, match=f"held {samples} samples"):
+            translation.hear(model, blocks, samples)
+
+
+def test_streaming_is_what_translate_returns(model):
+    audio = sound.level(noise(7_001).numpy())
+    blocks = torch.from_numpy(audio).split(320)
+    made = torch.cat(list(umtlib.stream(model, blocks, to="a", generator=rng(3))))
+    whole = translation.translate(model, audio, 16_000, to="a", seed=3)
+    assert np.array_equal(made.numpy(), whole)
+
+
+MEMORY = """
+import contextlib, sys
+from pathlib import Path
+import numpy as np
+from umtlib import audio, cli
+
+model, seconds = sys.argv[1], int(sys.argv[2])
+rng = np.random.default_rng(0)
+with audio.writing("in.wav") as put:
+    for _ in range(seconds):
+        put(0.1 * rng.standard_normal(16_000))
+with contextlib.suppress(SystemExit):
+    cli.main(["translate", "in.wav", "--model", model, "--to", "drum", "--no-picture"])
+lines = Path("/proc/self/status").read_text().splitlines()
+print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+"""
+
+
+def test_memory_hardly_grows_with_the_length(blink_folder, tmp_path):
+    """The peak of two lengths, both of more stretches than are made at a time."""
+    peaks = []
+    for seconds in (40, 640):
+        process = subprocess.Popen(
+            [sys.executable, "-c", MEMORY, blink_folder, str(seconds)],
+            cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+            env=os.environ | {"UMT_THREADS": "1", "OMP_NUM_THREADS": "1"},  # 6 stretches at a time
+        )  # fmt: skip
+        printed = process.communicate()[0]
+        assert process.returncode == 0 and "cut into" in printed
+        assert soundfile.info(tmp_path / "outputs" / "in.drum.wav").frames == seconds * 16_000
+        # Its own word for it: what the parent's wait says includes this process, from the fork.
+        peaks.append(int(printed.split()[-1]) / 2**10)  # MB
+    growth = (peaks[1] - peaks[0]) / 600  # MB per second
+    assert peaks[0] + 3 * 3600 * growth < 1_500  # after three hours

@@ -12,7 +12,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import soundfile
-from conftest import tone
+from conftest import assert_refused, tone
 
 from umtlib import audio
 from umtlib.corpora import folders
@@ -190,6 +190,28 @@ def test_it_is_refused_by_name(tmp_path, name):
     with pytest.raises(AudioError, match=words) as caught:
         audio.read(tmp_path / name)
     assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_umt_refuses_it_in_one_line(umt, blink_folder, tmp_path, name):
+    REFUSED[name][0](tmp_path / name)
+    out = tmp_path / "out"
+    refused = umt("translate", tmp_path / name, "--model", blink_folder, "--out", out)
+    assert_refused(refused, name, out=out)
+
+
+def test_umt_translates_them_all(umt, blink_folder, tmp_path):
+    names = [name for name in USED if name != "promises nothing.wav"]
+    paths = {name: tmp_path / f"{number} {name}" for number, name in enumerate(names)}
+    for name, path in paths.items():
+        USED[name][0](path)
+    command = ["--model", blink_folder, "--to", "drum", "--no-picture", "--out", tmp_path / "out"]
+    status, _, complaint = umt("translate", *paths.values(), *command)
+    assert (status, complaint) == (0, "")
+    assert len(os.listdir(tmp_path / "out")) == len(paths)
+    for name, path in paths.items():
+        found = soundfile.info(tmp_path / "out" / f"{path.stem}.drum.wav")
+        assert found.frames == len(audio.read(path)), name
 
 
 def test_a_folder_of_them_all_becomes_a_corpus(tmp_path):

@@ -14,11 +14,12 @@ PACKAGE = Path(umtlib.__file__).parent
 # From the bottom to the top: a module imports from its own floor or from below, never from above.
 FLOORS = [
     {"errors"},
-    {"config", "mulaw", "audio", "augment", "layers", "team"},
+    {"native", "config", "mulaw", "audio", "augment", "layers", "team"},
+    {"fused"},
     {"encoder", "decoder", "classifier", "corpora"},
     {"translator"},
     {"checkpoint", "official", "generation"},
-    {"losses", "batches", "training", "runs", "translation", "evaluation"},
+    {"losses", "batches", "regression", "training", "runs", "translation", "evaluation"},
     {"notebook", "bench", "doctor"},
     {"watching"},
     {"cli"},

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import soundfile
-from conftest import tone
+from conftest import assert_refused, tone
 
 from umtlib.corpora import musicnet
 from umtlib.corpora.corpus import SKIPPED, Corpus
@@ -167,3 +167,18 @@ def test_domains_that_make_no_sense(folder, domains, words):
 def test_no_metadata(tmp_path):
     with pytest.raises(CorpusError, match="musicnet_metadata.csv"):
         build(tmp_path / "in")
+
+
+def test_as_a_command(umt, folder):
+    out = folder.parent / "out"
+    status, printed, complaint = umt("corpus", "musicnet", folder, "--out", out)
+    assert status == 0 and "20 tracks" in printed, complaint
+    assert set(Corpus(out).domains) == set(musicnet.AUTHORS)
+    domains = ["--domain", "suite=composition == 'Cello Suite 3'", "--domain", "trio=id < 2078"]
+    status, _, complaint = umt("corpus", "musicnet", folder, *domains, "--out", folder / "two")
+    assert status == 0, complaint
+    found = {(t.domain, t.source["id"]) for t in Corpus(folder / "two").tracks}
+    assert found == {("suite", 2217), ("suite", 2218), ("trio", 1729), ("trio", 2075),
+                     ("trio", 2076)}  # fmt: skip
+    wrong = umt("corpus", "musicnet", folder, "--domain", "a=exit()", "--out", folder / "three")
+    assert_refused(wrong, "'exit()'", "composer == 'Bach'", out=folder / "three")

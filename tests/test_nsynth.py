@@ -2,16 +2,15 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from conftest import tone
+from conftest import assert_refused, tone
 
-from umtlib import config, runs
-from umtlib.corpora import nsynth
+import umtlib
+from umtlib.corpora import download, nsynth
 from umtlib.corpora.corpus import SKIPPED, Corpus
 from umtlib.corpora.nsynth import Selection
 from umtlib.errors import CorpusError
@@ -189,9 +188,24 @@ def test_what_is_not_nsynth(tmp_path):
         build(tmp_path / "in", tmp_path / "out")
 
 
-def test_training_on_it_from_end_to_end(tmp_path):
-    corpus = build(MINI, tmp_path / "out", selection=Selection(families=["flute", "keyboard"]))
-    preset = config.preset("tiny", corpus.domains)
-    preset = replace(preset, training=replace(preset.training, augment=False))  # quicker
-    folder = runs.train(tmp_path / "out", tmp_path / "run", preset, 4, workers=0)
-    assert folder.is_dir()
+def test_training_on_it_from_end_to_end(umt, tmp_path):
+    command = ["corpus", "nsynth", MINI, "--family", "flute", "--family", "keyboard"]
+    status, printed, complaint = umt(*command, "--pitches", 50, 70, "--out", tmp_path / "notes")
+    assert status == 0 and "28 tracks" in printed, complaint
+    command = ["train", "--preset", "tiny", "--data", tmp_path / "notes", "--workers", 0]
+    status, printed, complaint = umt(*command, "--out", tmp_path / "run", "--steps", 2)
+    assert status == 0 and "step 2" in printed, complaint
+    assert umtlib.load(tmp_path / "run").domains == ("flute", "keyboard")
+    unprepared = umt("train", "--data", MINI, "--out", tmp_path / "x", "--steps", 1)
+    assert_refused(unprepared, "umt corpus folder', 'nsynth'", out=tmp_path / "x")
+
+
+def test_the_command_asks_the_network_for_nothing_that_is_there(umt, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "fetch", None)
+    command = ["corpus", "nsynth", MINI, "--download", "--velocity", 50, "--out"]
+    status, printed, complaint = umt(*command, tmp_path / "out")
+    assert status == 0 and "12 tracks" in printed, complaint
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert_refused(umt(*command, tmp_path / "two"), "one process", out=tmp_path / "two")
+    refused = umt("corpus", "nsynth", tmp_path, "--out", tmp_path / "three")
+    assert_refused(refused, "nsynth-train/examples.json", out=tmp_path / "three")

@@ -2,17 +2,20 @@
 
 import argparse
 import collections
+import math
 import os
 import pathlib
 import pickle
 import zipfile
 
 import pytest
+import soundfile
 import torch
 import torch.nn.functional as F
+from conftest import assert_refused, tone
 
 import umtlib
-from umtlib import checkpoint, generation, official
+from umtlib import audio, checkpoint, generation, official
 from umtlib.errors import CheckpointError
 
 NAMES = ("Bach_Solo_Cello", "Beethoven Solo-Piano")
@@ -134,8 +137,8 @@ def test_outputs_are_those_of_the_authors_network(tmp_path, layers, zipped):
     files = write(tmp_path / "w", layers, zipped)
     model = umtlib.load_official(tmp_path / "w")
     # Long enough that the largest dilation of either net, 512 or 8192, sees real samples.
-    samples = 2 ** (layers - 1) + 8 * POOL // 8 * 8
-    samples += -samples % POOL
+    samples = 2 ** (layers - 1) + 8 * POOL
+    samples += -samples % POOL  # whole frames
     codes = torch.randint(256, (2, samples), generator=torch.Generator().manual_seed(1))
     latent = model.encode(codes)
     assert (latent - stated_encoder(files[0]["encoder_state"], codes)).abs().max() < 1e-4
@@ -163,6 +166,39 @@ def test_names_mulaw_and_a_round_trip(tmp_path):
     assert named.domains == ("a", "b")
 
 
+def test_the_authors_mulaw_travels_with_the_model(umt, tmp_path):
+    write(tmp_path / "w")
+    imported = umt("import-official", tmp_path / "w", "--out", tmp_path / "m", "--domain", "cello",
+                   "--domain", "piano")  # fmt: skip
+    assert imported[0] == 0 and "cello, piano" in imported[1]
+    model = umtlib.load(tmp_path / "m")
+    x = torch.cat([torch.linspace(-1, 1, 4001), torch.tensor([0.0, 1e-6, -1e-6])])
+    companded = x.sign() * torch.log(1 + 255 * x.abs()) / math.log(256)
+    wanted = ((companded + 1) / 2 * 255).floor().long()
+    away = ((companded + 1) / 2 * 255 % 1 - 0.5).abs() < 0.499  # from where rounding decides
+    assert torch.equal(model.to_codes(x)[away], wanted[away]) and away.float().mean() > 0.99
+    y = 2 * (torch.arange(256.0) - 128) / 256
+    expanded = y.sign() * (256 ** y.abs() - 1) / 255
+    assert (model.to_waveform(torch.arange(256)) - expanded).abs().max() < 1e-6
+    # What `umt translate` writes are values of that pair, and not of torchaudio's.
+    soundfile.write(tmp_path / "in.wav", tone(0.05), 16_000)
+    command = ["translate", tmp_path / "in.wav", "--model", tmp_path / "m", "--to", "piano"]
+    status, _, complaint = umt(*command, "--no-picture", "--out", tmp_path)
+    assert status == 0, complaint
+    heard = torch.from_numpy(audio.read(tmp_path / "in.piano.wav")).unique()
+    assert len(heard) > 20
+    assert ((heard[:, None] - expanded).abs().min(1).values <= 0.5 / 2**15 + 1e-7).all()
+
+
+def test_the_command_refuses_in_one_line(umt, tmp_path):
+    write(tmp_path / "w")
+    (tmp_path / "w" / "lastmodel_1.pth").write_bytes(pickle.dumps(Hostile(tmp_path / "trap")))
+    out = tmp_path / "m"
+    assert_refused(umt("import-official", tmp_path / "w", "--out", out), "lastmodel_1", out=out)
+    assert_refused(umt("import-official", tmp_path, "--out", out), "args.pth", out=out)
+    assert not (tmp_path / "trap").exists()
+
+
 @pytest.mark.parametrize("layers", [10, 14])
 def test_every_backend_generates_from_it(tmp_path, layers):
     write(tmp_path / "w", layers)
@@ -172,9 +208,26 @@ def test_every_backend_generates_from_it(tmp_path, layers):
     uniforms = torch.rand(1, 4 * POOL, generator=generator)
     decoder = model.decoders[model.domains[1]]
     wanted = generation.generate(decoder, latent, uniforms=uniforms, backend="reference")
-    for backend in generation.BACKENDS:
+    here = [name for name in generation.BACKENDS if name != "cuda" or torch.cuda.is_available()]
+    for backend in here:
         found = generation.generate(decoder, latent, uniforms=uniforms, backend=backend)
         assert torch.equal(found, wanted), backend
+
+
+def test_generation_reaches_back_over_the_largest_dilation(tmp_path):
+    files = write(tmp_path / "w", 14)
+    model = official.load_official(tmp_path / "w")
+    samples = 8192 + 10 * POOL
+    samples += -samples % POOL
+    generator = torch.Generator().manual_seed(0)
+    latent = model.encode(torch.randint(256, (1, samples), generator=generator))
+    uniforms = torch.rand(1, samples, generator=generator)
+    decoder = model.decoders[model.domains[0]]
+    codes = generation.generate(decoder, latent, uniforms=uniforms, backend="cpu")
+    logits = stated_decoder(files[0]["decoder_state"], codes, latent, 14)
+    drawn = (logits.softmax(1).cumsum(1) <= uniforms[:, None]).sum(1)
+    # Where a uniform falls on the border of two codes, the order of additions decides.
+    assert (drawn == codes).float().mean() > 0.999
 
 
 def test_the_pool_may_be_absent(tmp_path):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from umtlib.audio import SAMPLE_RATE
 from umtlib.corpora import instruments, performing, six_domains
-from umtlib.corpora.corpus import SAMPLE_RATE, SKIPPED, SPLITS, Corpus, sha256
+from umtlib.corpora.corpus import SKIPPED, SPLITS, Corpus, sha256
 from umtlib.corpora.instruments import DOMAINS, UNSEEN
 from umtlib.corpora.pairs import read_pairs
 from umtlib.corpora.performing import Note

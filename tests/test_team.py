@@ -1,5 +1,6 @@
 """Two processes train as one: the same encoder on both, the mean of their gradients."""
 
+import json
 import os
 import socket
 import subprocess
@@ -8,7 +9,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_training import DOMAINS, blink, corpus, weights  # noqa: F401 (a fixture)
+from test_training import (
+    DOMAINS,
+    blink,
+    corpus,  # noqa: F401 (a fixture)
+    number,
+    wait_for_step,
+    weights,
+)
 
 from umtlib import checkpoint, losses, runs, training
 from umtlib.batches import Crops
@@ -19,15 +27,15 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 import torch
-torch.set_num_threads(1)
-from test_training import blink
+import conftest
 from test_team import chosen
 from umtlib import runs, training
-from umtlib.team import join
 original = training._update
 rank = []
 def noted(state, loss, kind, *rest):
     rank[:] = [state]
+    if kind == "autoencoder" and (state.team.rank, state.step) == {bad}:
+        loss = loss + float("inf")
     return original(state, loss, kind, *rest)
 training._update = noted
 runs.train({corpus!r}, {out!r}, chosen({domains}, {confusion}), {steps}, resume=True, workers=0,
@@ -43,8 +51,12 @@ def chosen(domains, confusion=0.01):
     return replace(preset, model=replace(preset.model, domains=tuple(domains)))
 
 
-def launch(tmp_path, corpus, out, domains, steps, confusion=0.01):  # noqa: F811
-    """Start two ranks as torchrun does, but for its own start-up time."""
+def launch(corpus, out, domains, steps, confusion=0.01, bad=None):  # noqa: F811
+    """Start two ranks as torchrun does, but for its own start-up time.
+
+    At `bad`, a rank and a step, the loss is infinite, and its gradient is not: nothing that the
+    ranks send each other would tell.
+    """
     script = SCRIPT.format(
         tests=os.path.dirname(__file__),
         corpus=str(corpus),
@@ -52,6 +64,7 @@ def launch(tmp_path, corpus, out, domains, steps, confusion=0.01):  # noqa: F811
         domains=tuple(domains),
         confusion=confusion,
         steps=steps,
+        bad=bad,
     )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -103,7 +116,7 @@ def mean_step(corpus, preset, domains_of_ranks):  # noqa: F811
 @pytest.mark.parametrize("domains", [DOMAINS, DOMAINS[:1]])
 def test_two_ranks_make_the_step_of_the_mean_gradient(corpus, tmp_path, domains):  # noqa: F811
     out = tmp_path / "run"
-    finish(launch(tmp_path, corpus, out, domains, steps=1, confusion=0.0))
+    finish(launch(corpus, out, domains, steps=1, confusion=0.0))
     ranks = [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     for name in ranks[0]:
         assert torch.equal(ranks[0][name], ranks[1][name]), name
@@ -117,23 +130,56 @@ def test_two_ranks_make_the_step_of_the_mean_gradient(corpus, tmp_path, domains)
 
 def test_run_of_two_goes_on_with_two_and_is_refused_by_one(corpus, tmp_path):  # noqa: F811
     both = [(tmp_path / "whole", 8), (tmp_path / "parts", 4)]
-    for started in [launch(tmp_path, corpus, out, DOMAINS, steps) for out, steps in both]:
+    for started in [launch(corpus, out, DOMAINS, steps) for out, steps in both]:
         finish(started)
     with pytest.raises(TrainingError, match="by 2 processes"):
         runs.train(corpus, tmp_path / "parts", chosen(DOMAINS), 8, resume=True)
-    finish(launch(tmp_path, corpus, tmp_path / "parts", DOMAINS, 8))
+    finish(launch(corpus, tmp_path / "parts", DOMAINS, 8))
     whole, parts = (weights(checkpoint.load(tmp_path / name)) for name in ("whole", "parts"))
     assert torch.equal(whole, parts)
 
 
+def test_all_ranks_skip_a_step_that_is_bad_on_one(corpus, tmp_path):  # noqa: F811
+    runs_ = [(tmp_path / "bad", 2, (1, 1)), (tmp_path / "short", 1, None)]
+    for started in [launch(corpus, out, DOMAINS, n, bad=bad) for out, n, bad in runs_]:
+        finish(started)
+    bad, short = (
+        [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+        for out, *_ in runs_
+    )
+    for rank in (0, 1):
+        for name, value in bad[rank].items():
+            skipped = not name.startswith("classifier")  # its own step was a good one
+            assert torch.equal(value, short[rank][name]) == skipped, name
+    log = (tmp_path / "bad" / runs.LOG).read_text().splitlines()
+    assert json.loads(log[0])["bad"] == 1
+
+
 def test_killed_rank_ends_the_other(corpus, tmp_path):  # noqa: F811
-    first, second = launch(tmp_path, corpus, tmp_path / "run", DOMAINS, 100_000)
+    first, second = launch(corpus, tmp_path / "run", DOMAINS, 100_000)
     try:
-        for line in first.stdout:
-            if line.strip() == "4":
-                break
+        wait_for_step(first, 6)  # a step is told before it is saved; by now step 4 is
         second.kill()
-        assert first.wait(timeout=60) != 0
+        complaint = first.communicate(timeout=60)[0]
     finally:
-        first.kill()
-    checkpoint.load(tmp_path / "run")
+        for process in (first, second):
+            process.kill()
+            process.wait()
+    assert first.returncode != 0
+    assert "TrainingError: another process of the team has ended" in complaint
+    assert number(checkpoint.newest(tmp_path / "run")) >= 4
+
+
+def test_torchrun_starts_a_team(corpus, tmp_path):  # noqa: F811
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+               "-m", "umtlib.cli", "train", "--preset", "tiny", "--data", corpus,
+               "--out", tmp_path / "run", "--workers", "0"]  # fmt: skip
+    for more in (["--steps", "1"], ["--steps", "2", "--resume"]):
+        done = subprocess.run(
+            [*command, *more], capture_output=True, text=True, timeout=300,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3_000:]
+    folder = checkpoint.newest(tmp_path / "run")
+    progress = json.loads((folder / runs.PROGRESS).read_text())
+    assert (number(folder), progress["processes"]) == (2, 2)

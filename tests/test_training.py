@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,11 +14,12 @@ import soundfile
 import torch
 import torch.nn.functional as F
 
-from umtlib import checkpoint, losses, mulaw, runs, training, watching
-from umtlib.batches import Crops, loader
+from umtlib import checkpoint, losses, mulaw, regression, runs, training, watching
+from umtlib.augment import equalise
+from umtlib.batches import Batch, Crops, loader
 from umtlib.config import Preset, TrainingConfig, preset
 from umtlib.corpora.corpus import MANIFEST, Corpus, Track, sha256, write_manifest
-from umtlib.errors import CheckpointError, ConfigError, TrainingError
+from umtlib.errors import ConfigError, TrainingError
 from umtlib.layers import constant_q_bank, log_energies
 from umtlib.translator import with_domain
 
@@ -84,8 +84,20 @@ def test_pitch_spectrogram_peaks_at_the_note():
     for semitone in (15, 36, 60):
         tone = 0.5 * torch.sin(2 * math.pi * 55 * 2 ** (semitone / 12) * time_)
         frames = losses.pitch_spectrogram(mulaw.encode(tone)[None], 800)
-        assert frames.shape == (1, losses.SEMITONES, 20)
-        assert frames[0, :, 10].argmax().item() == semitone
+        assert frames.shape == (1, losses.PITCHES, 20)
+        assert frames[0, : losses.SEMITONES, 10].argmax().item() == semitone
+
+
+def test_pitch_spectrogram_hears_notes_and_not_the_envelope():
+    rng = np.random.default_rng(0)
+    time_ = np.arange(16_000) / 16_000
+    tone = sum(np.sin(2 * np.pi * 220 * k * time_) / k for k in range(1, 12)).astype(np.float32)
+    filtered = equalise(0.2 * tone, rng, 12.0)
+    plain, other, higher = (
+        losses.pitch_spectrogram(mulaw.encode(torch.from_numpy(x))[None], 800)[0, :-1, 10]
+        for x in (0.2 * tone, filtered, np.interp(time_ * 2**0.5, time_, 0.2 * tone).astype("f4"))
+    )
+    assert (plain - other).norm() < 0.5 * (plain - higher).norm()
 
 
 def test_filters_have_unit_gain_at_their_centre_and_reject_others():
@@ -253,8 +265,79 @@ def test_schedule():
     assert rates == [0.5, 1.0, 0.5, 0.5, 0.25]
     falling = replace(config, decay=1.0, cooldown_steps=4)
     assert [training.learning_rate(falling, step, 10) for step in (5, 6, 8, 9)] == [1, 1, 0.5, 0.25]
-    fading = replace(config, spectral_weight=1.0, spectral_fade_steps=4)
-    assert [training.spectral_weight(fading, step) for step in (0, 1, 4, 9)] == [1, 0.75, 0, 0]
+
+
+def test_parts_have_their_own_rates(corpus):
+    config = replace(blink().training, encoder_rate=0.5, classifier_rate=0.25)
+    state = training.start(blink().model, config)
+    crops = Crops(Corpus(corpus), DOMAINS, config, "train", 1)
+    training.train_step(state, crops[0], config, 100)
+    rates = {name: adam.param_groups[0]["lr"] for name, adam in state.optimizers.items()}
+    base = rates[f"decoders.{DOMAINS[0]}"]
+    assert (rates["encoder"], rates["classifier"]) == (0.5 * base, 0.25 * base)
+
+
+def test_classifier_is_shown_the_latents_of_earlier_batches_again(corpus):
+    config = replace(blink().training, classifier_memory=2)
+    state = training.start(blink().model, config)
+    latents = torch.randn(4, 2, state.model.config.encoder.latent, 5)
+    for step, latent in enumerate(latents):
+        batch = Batch(DOMAINS[step % 2], *[torch.zeros(2, 1)] * 3)
+        loss, _ = training._classification(state, batch, latent, config)
+    guesses = state.model.classifier(latents[1:].flatten(0, 1))  # this batch, and two before it
+    wanted = F.cross_entropy(guesses, torch.tensor([1, 1, 0, 0, 1, 1]))
+    assert loss.item() == pytest.approx(wanted.item())
+    training._classification(state, batch, torch.full_like(latents[0], math.nan), config)
+    assert all(latent.isfinite().all() for latent, _ in state.recent)  # a bad step is forgotten
+
+
+def test_bounded_confusion_asks_for_chance_and_no_more(corpus):
+    """Where the classifier is wrong already, the encoder does not move."""
+    moved = {}
+    for bounded in (False, True):
+        config = replace(blink().training, confusion_weight=1e3, confusion_bounded=bounded)
+        state = training.start(blink().model, config)
+        with torch.no_grad():  # sure of the second domain, whatever it hears
+            state.model.classifier.convs[-1].bias.copy_(torch.tensor([-9.0, 9.0]))
+        pull = state.model.classifier(torch.randn(1, state.model.config.encoder.latent, 5))
+        assert losses.domain(pull, 0) > math.log(2)
+        batch = Crops(Corpus(corpus), DOMAINS, config, "train", 1)[0]
+        twin = training.start(blink().model, replace(config, confusion_weight=0.0))
+        twin.model.load_state_dict(state.model.state_dict())
+        for each, settings in ((state, config), (twin, replace(config, confusion_weight=0.0))):
+            training.train_step(each, batch, settings, 100)
+        moved[bounded] = not torch.equal(weights(state.model.encoder), weights(twin.model.encoder))
+    assert moved == {False: True, True: False}
+
+
+def test_noise_begins_after_the_clean_steps(corpus):
+    config = replace(blink().training, input_noise=(64.0,), clean_steps=3)
+    crops = Crops(Corpus(corpus), DOMAINS, config, "train", 6)
+    clean = [torch.equal(crops[step].given, crops[step].target) for step in range(6)]
+    assert clean == [True] * 3 + [False] * 3
+
+
+def test_regression_lets_the_latent_tell_the_pitches(corpus):
+    """The head reads most of the pitch spectrogram from the first step on; before, nothing."""
+    chosen = preset("small", DOMAINS)
+    config = replace(chosen.training, crop=6_400, regression_batches=24)
+    state = training.start(chosen.model, config)
+    crops = Crops(Corpus(corpus), DOMAINS, config, "train", 24)
+    batches = [crops[step] for step in range(24)]
+
+    def unexplained():
+        latents = torch.cat([state.model.encode(batch.heard) for batch in batches])
+        wanted = torch.cat([losses.pitch_spectrogram(b.target, 800) for b in batches])
+        error = losses.spectral(state.spectral_head(latents), wanted)
+        return (error / wanted.var(dim=(0, 2)).mean()).item(), latents
+
+    with torch.no_grad():
+        before, _ = unexplained()
+        regression.fit(state.model.encoder, state.spectral_head, batches)
+        after, latents = unexplained()
+    assert before > 0.9
+    assert after < 0.35
+    assert 0.3 < latents.std(dim=(0, 2)).mean() < 1.1
 
 
 @pytest.mark.parametrize("name", ["tiny", "small"])
@@ -270,7 +353,6 @@ def test_training_lowers_the_loss(corpus, name):
         cooldown_steps=0,
         input_noise=(0.0,),
         shared_steps=20 * (name == "small"),
-        spectral_only_steps=2 * (name == "small"),
     )
     state = training.start(replace(chosen.model, decoder=decoder), config)
     crops = Crops(Corpus(corpus), DOMAINS, config, "train", 60)
@@ -316,15 +398,6 @@ def test_only_the_last_two_checkpoints_are_kept(corpus, tmp_path):
     assert names == ["step-00000008", "step-00000012"]
 
 
-def test_damaged_checkpoint_is_passed_over(corpus, tmp_path):
-    whole = run(corpus, tmp_path / "run", 8)
-    newest = tmp_path / "run" / "step-00000008" / runs.TENSORS
-    content = bytearray(newest.read_bytes())
-    content[-1] ^= 1
-    newest.write_bytes(content)
-    assert torch.equal(run(corpus, tmp_path / "run", 8, resume=True), whole)
-
-
 def test_run_is_neither_overwritten_nor_continued_with_other_settings(corpus, tmp_path):
     run(corpus, tmp_path / "run", 2)
     with pytest.raises(TrainingError, match="--resume"):
@@ -357,44 +430,32 @@ def test_a_bad_step_changes_nothing_but_the_count(corpus, monkeypatch):
     assert not changed
 
 
-def test_full_disk_keeps_the_previous_checkpoint(corpus, tmp_path, monkeypatch):
-    run(corpus, tmp_path / "run", 4)
+# --- interrupted for real: in processes of their own ----------------------------------------------
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "_flush", full)
-    with pytest.raises(CheckpointError, match="No space left"):
-        run(corpus, tmp_path / "run", 8, resume=True)
-    assert [p.name for p in checkpoint.checkpoints(tmp_path / "run")] == ["step-00000004"]
-    assert not list((tmp_path / "run").glob("*.part"))
-
-
+# conftest: as many threads as here, for the order in which numbers are added depends on it.
 SCRIPT = """
-import sys
+import resource, sys
 sys.path.insert(0, {tests!r})
-from test_training import blink, PACE
-from umtlib import checkpoint, runs
-if {slow}:
-    import time
-    original = checkpoint._write_file
-    def slowly(path, content):
-        time.sleep(0.3)
-        return original(path, content)
-    checkpoint._write_file = slowly
+import conftest
+from test_training import PACE, blink
+from umtlib import runs
+resource.setrlimit(resource.RLIMIT_FSIZE, ({largest}, {largest}))
 print("ready", flush=True)
-runs.train({corpus!r}, {out!r}, blink(average=0.9), {steps}, resume=True, pace=PACE,
+runs.train({corpus!r}, {out!r}, blink(**{settings}), {steps}, resume=True, pace=PACE,
            on_report=lambda line: print(line["step"], flush=True))
 """
 
 
-def in_subprocess(corpus, out, steps, slow=False):
+def in_subprocess(corpus, out, steps, largest=-1, settings=None):
+    """Start a run; no file can grow beyond `largest` bytes."""
     script = SCRIPT.format(
-        tests=os.path.dirname(__file__), corpus=str(corpus), out=str(out), steps=steps, slow=slow
-    )
+        tests=os.path.dirname(__file__), corpus=str(corpus), out=str(out), steps=steps,
+        largest=largest, settings=settings or {"average": 0.9},
+    )  # fmt: skip
     process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
     assert process.stdout.readline() == "ready\n"
     return process
 
@@ -406,32 +467,179 @@ def wait_for_step(process, step):
     raise AssertionError("the run ended early")
 
 
-@pytest.mark.parametrize("inside_save", [False, True])
-def test_killed_run_goes_on_as_if_nothing_had_happened(corpus, tmp_path, inside_save):
-    whole = run(corpus, tmp_path / "whole", 12)
-    process = in_subprocess(corpus, tmp_path / "killed", 10_000, slow=inside_save)
-    wait_for_step(process, 8 if inside_save else 6)
-    time.sleep(0.45 if inside_save else 0)  # in the middle of the five files of the save at step 8
+def number(folder):
+    return int(folder.name[5:])
+
+
+def test_killed_run_goes_on_as_if_nothing_had_happened(corpus, tmp_path):
+    process = in_subprocess(corpus, tmp_path / "killed", 10_000)
+    wait_for_step(process, 6)  # it has saved step 4, and goes on while we kill it
     process.kill()
-    process.wait()
-    if inside_save:
-        assert list((tmp_path / "killed").glob("*.part"))
-    newest = checkpoint.newest(tmp_path / "killed")
-    assert int(newest.name[5:]) >= 4
-    if int(newest.name[5:]) > 12:
-        pytest.fail("the run was faster than its killer")
-    assert torch.equal(run(corpus, tmp_path / "killed", 12, resume=True), whole)
+    process.communicate()
+    last = number(checkpoint.newest(tmp_path / "killed"))
+    assert last >= 4
+    resumed = run(corpus, tmp_path / "killed", last + 3, resume=True)
+    assert torch.equal(resumed, run(corpus, tmp_path / "whole", last + 3))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stop_signal_saves_once_and_exits(corpus, tmp_path, number):
+# Python reports each operation on files before it is done, and `Path.write_bytes` here also when
+# it has written half. A process is forked to save, and is killed at the first of them; another one
+# at the second, and so on.
+KILLER = """
+import itertools, os, pathlib, shutil, signal, sys
+sys.path.insert(0, {tests!r})
+import conftest
+from test_training import PACE, blink
+from umtlib import runs
+
+CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "half")
+save = runs.save
+
+def half_first(path, content):
+    path.open("wb").write(content[: len(content) // 2])
+    sys.audit("half")
+    path.open("wb").write(content)
+
+def save_and_die(place, out, *rest):
+    events = itertools.count(1)
+    def note(event, _):
+        if event in CHANGES and next(events) == place:
+            os.kill(os.getpid(), signal.SIGKILL)
+    pathlib.Path.write_bytes = half_first
+    sys.addaudithook(note)
+    save(out, *rest)
+    os._exit(0)  # there was no such place
+
+def save_many_times(run, *rest):
+    for place in itertools.count(1):
+        out = pathlib.Path(shutil.copytree(run, f"{folder}/{{place}}"))
+        child = os.fork()
+        if child == 0:
+            save_and_die(place, out, *rest)
+        status = os.waitpid(child, 0)[1]
+        if status == 0:
+            os._exit(0)
+        assert os.WTERMSIG(status) == signal.SIGKILL, status
+
+runs.save = save_many_times
+runs.train({corpus!r}, {start!r}, blink(average=0.9), 12, resume=True, pace=PACE, workers=0)
+"""
+
+
+def test_killed_anywhere_inside_a_save(corpus, tmp_path):
+    whole = run(corpus, tmp_path / "whole", 12)
+    for steps in (8, 11):
+        run(corpus, tmp_path / "start", steps, resume=True)
+    (tmp_path / "killed").mkdir()
+    script = KILLER.format(
+        tests=os.path.dirname(__file__), corpus=str(corpus), folder=str(tmp_path / "killed"),
+        start=str(tmp_path / "start"),
+    )  # fmt: skip
+    subprocess.run([sys.executable, "-c", script], check=True)
+    found = sorted((tmp_path / "killed").iterdir(), key=lambda path: int(path.name))
+    # Six files, begun, half written and flushed; the folder made and renamed; an old one removed.
+    assert len(found) > 25
+    last = [number(checkpoint.newest(folder)) for folder in found]
+    assert last == sorted(last) and set(last) == {11, 12}
+    for folder in found:
+        resumed = run(corpus, folder, 12, resume=True, workers=0)
+        assert torch.equal(resumed, whole), folder
+
+
+def test_what_a_kill_left_of_a_save_is_removed_by_the_next(corpus, tmp_path):
+    run(corpus, tmp_path / "run", 4)
+    (tmp_path / "run" / "step-00000007.part").mkdir()
+    (tmp_path / "run" / "step-00000099").mkdir()  # damaged: it has no checksums
+    with pytest.warns(RuntimeWarning, match="step-00000099"):
+        run(corpus, tmp_path / "run", 8, resume=True)
+    names = sorted(path.name for path in (tmp_path / "run").glob("step-*"))
+    assert names == ["step-00000004", "step-00000008"]
+
+
+def test_full_disk_keeps_the_previous_checkpoint(corpus, tmp_path):
+    """The disk takes the first part of a file; the rest is refused."""
+    run(corpus, tmp_path / "run", 4)
+    largest = (tmp_path / "run" / "step-00000004" / runs.TENSORS).stat().st_size // 2
+    process = in_subprocess(corpus, tmp_path / "run", 8, largest)
+    complaint = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert "CheckpointError: cannot write" in complaint and "File too large" in complaint
+    assert [path.name for path in (tmp_path / "run").glob("step-*")] == ["step-00000004"]
+    resumed = run(corpus, tmp_path / "run", 8, resume=True)
+    assert torch.equal(resumed, run(corpus, tmp_path / "whole", 8))
+
+
+@pytest.mark.parametrize("name", [runs.TENSORS, runs.PROGRESS, checkpoint.CHECKSUMS])
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+def test_damaged_checkpoint_is_refused_by_name_and_the_previous_used(
+    corpus, tmp_path, name, damage
+):
+    whole = run(corpus, tmp_path / "run", 8)
+    path = tmp_path / "run" / "step-00000008" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(content if damage == "flip" else content[: len(content) // 2])
+    refusal = rf"step-00000008.*{name if damage != 'flip' else ''}.*Using step-00000004"
+    with pytest.warns(RuntimeWarning, match=refusal):
+        assert torch.equal(run(corpus, tmp_path / "run", 8, resume=True), whole)
+
+
+def test_damaged_checkpoint_is_named_on_stderr(corpus, tmp_path):
+    whole = run(corpus, tmp_path / "run", 8)
+    with (tmp_path / "run" / "step-00000008" / checkpoint.WEIGHTS).open("r+b") as file:
+        file.truncate(1_000)
+    process = in_subprocess(corpus, tmp_path / "run", 8)
+    complaint = process.communicate(timeout=120)[1]
+    assert process.returncode == 0
+    assert f"step-00000008/{checkpoint.WEIGHTS} is truncated or altered" in complaint
+    assert torch.equal(weights(checkpoint.load(tmp_path / "run" / "step-00000008")), whole)
+
+
+def test_run_that_is_never_finite_stops_and_saves_nothing(corpus, tmp_path):
+    process = in_subprocess(corpus, tmp_path / "run", 50, settings={"learning_rate": 1e30})
+    complaint = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert "TrainingError: 5 steps in a row had no finite gradient" in complaint
+    assert "was not made yet" in complaint
+    log = [json.loads(line) for line in (tmp_path / "run" / runs.LOG).read_text().splitlines()]
+    assert sum(line["bad"] for line in log) >= 4 and log[-1]["bad"] == 2  # all from then on
+    assert not list((tmp_path / "run").glob("step-*"))
+
+
+def test_log_that_a_full_disk_has_torn_is_mended(corpus, tmp_path):
+    run(corpus, tmp_path / "run", 8)
+    log = tmp_path / "run" / runs.LOG
+    whole = log.read_text()
+    assert '{"step": 8' in whole and "nats" in whole
+    log.write_text(whole + '{"step": 8, "nats": {"flute": 5.0}')
+    run(corpus, tmp_path / "run", 8, resume=True)
+    assert log.read_text() == whole
+
+
+def test_another_number_of_threads_is_said_to_matter(corpus, tmp_path):
+    run(corpus, tmp_path / "run", 2)
+    torch.set_num_threads(2)
+    try:
+        with pytest.warns(RuntimeWarning, match="1 threads, not 2.*OMP_NUM_THREADS"):
+            run(corpus, tmp_path / "run", 4, resume=True)
+    finally:
+        torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("received", [signal.SIGTERM, signal.SIGINT])
+def test_stop_signal_saves_once_and_exits(corpus, tmp_path, received):
     process = in_subprocess(corpus, tmp_path / "run", 10_000)
     wait_for_step(process, 2)
-    os.killpg(process.pid, number)  # as a terminal does: the workers get it too
-    assert process.wait(timeout=60) == 0
-    last = int(checkpoint.newest(tmp_path / "run").name[5:])
-    log = (tmp_path / "run" / runs.LOG).read_text().splitlines()
-    assert json.loads(log[-1])["step"] == last < 10_000
+    os.killpg(process.pid, received)  # as a terminal does: the workers get it too
+    printed, complaint = process.communicate(timeout=120)
+    assert (process.returncode, complaint) == (0, "")
+    last = number(checkpoint.newest(tmp_path / "run"))
+    assert int(printed.split()[-1]) == last < 10_000  # saved where it stopped
+    resumed = run(corpus, tmp_path / "run", last + 3, resume=True)
+    assert torch.equal(resumed, run(corpus, tmp_path / "whole", last + 3))
 
 
 # --- a new domain ---------------------------------------------------------------------------------
@@ -477,12 +685,16 @@ def test_new_domain_must_be_new_and_like_a_known_one():
 
 
 def test_warnings_say_what_is_wrong():
-    fine = {"nats": {"a": 3.0}, "nats_wrong_latent": {"a": 3.3}, "accuracy": {"a": 0.2, "b": 0.1}}
-    assert runs.warnings(fine) == []
+    fine = {"nats": {"a": 3.0}, "nats_wrong_latent": {"a": 3.3}, "accuracy": {"a": 0.9, "b": 0.5}}
+    assert runs.complaints(fine) == []
     unused = fine | {"nats_wrong_latent": {"a": 3.001}}
-    assert "decoder of a does not use the latent" in runs.warnings(unused)[0]
+    assert "decoder of a does not use the latent" in runs.complaints(unused)[0]
     told = fine | {"accuracy": {"a": 1.0, "b": 0.98}}
-    assert "99%" in runs.warnings(told)[0]
+    assert "99%" in runs.complaints(told)[0]
+    chance = fine | {"accuracy": {"a": 0.9, "b": 0.1}}
+    assert "no more than by chance" in runs.complaints(chance)[0]
+    alone = fine | {"accuracy": {"a": 1.0}}
+    assert runs.complaints(alone) == []
 
 
 def test_a_run_lets_itself_be_heard(corpus, tmp_path):

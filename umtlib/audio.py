@@ -7,7 +7,7 @@ counts. Notebook: ``01_quickstart``.
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from stat import S_ISREG
 
@@ -151,13 +151,43 @@ def level(waveform: np.ndarray) -> np.ndarray:
 
 def level_gain(waveform: np.ndarray) -> np.float32:
     """Return the factor by which `level` multiplies; it makes no copy of the waveform."""
-    frame = min(len(waveform), SAMPLE_RATE // 20)
-    whole = waveform[: len(waveform) // frame * frame].reshape(-1, frame)
-    # float64, for the squares of what `stream` has not scaled down.
-    power = np.einsum("ft,ft->f", whole, whole, dtype=np.float64) / frame
+    return measure(waveform[i : i + _BLOCK] for i in range(0, len(waveform), _BLOCK))[1]
+
+
+def measure(blocks: Iterable[np.ndarray]) -> tuple[int, np.float32]:
+    """Count the samples of a recording, and find its `level_gain`, block by block.
+
+    Parameters
+    ----------
+    blocks : iterable of np.ndarray
+        The recording at 16 kHz, each block of shape (samples,); from `stream`, for example.
+
+    Returns
+    -------
+    samples : int
+        In all blocks together.
+    gain : np.float32
+        The factor by which `level` would multiply.
+    """
+    frame, powers, peak, samples, rest = SAMPLE_RATE // 20, [], 0.0, 0, np.zeros(0, np.float32)
+    for block in blocks:
+        if len(block):
+            samples, peak = samples + len(block), np.maximum(peak, _peak(block))
+        rest = np.concatenate([rest, block])
+        powers.append(_frame_powers(rest, frame))
+        rest = rest[len(powers[-1]) * frame :]
+    if samples < frame:
+        powers = [_frame_powers(rest, samples)]
+    power = np.concatenate(powers)
     heard = np.sqrt(power[power >= power.max() * 1e-3].mean())
-    gain = min(LEVEL / max(heard, 1e-9), CEILING / max(_peak(waveform), 1e-9), MOST_GAIN)
-    return np.float32(gain)
+    gain = min(LEVEL / max(heard, 1e-9), CEILING / max(peak, 1e-9), MOST_GAIN)
+    return samples, np.float32(gain)
+
+
+def _frame_powers(waveform: np.ndarray, frame: int) -> np.ndarray:
+    """Return the mean square of every whole frame, float64: `stream` does not limit its peaks."""
+    whole = waveform[: len(waveform) // frame * frame].reshape(-1, frame)
+    return np.einsum("ft,ft->f", whole, whole, dtype=np.float64) / frame
 
 
 def write(path: str | os.PathLike, waveform: np.ndarray) -> None:
@@ -177,11 +207,31 @@ def write(path: str | os.PathLike, waveform: np.ndarray) -> None:
     AudioError
         If the waveform is not finite, or the file cannot be written.
     """
-    if not np.isfinite(waveform).all():
-        raise AudioError(f"{path} is not written: the waveform holds NaN or infinite samples")
-    pcm = np.clip(np.round(np.asarray(waveform) * 32768.0), -32768, 32767).astype(np.int16)
+    with writing(path) as put:
+        put(waveform)
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[Callable[[np.ndarray], None]]:
+    """Do what `write` does, piece by piece: gives a function that takes the next piece.
+
+    Raises
+    ------
+    AudioError
+        As `write`. Whatever is raised inside, no file is left.
+    """
+
+    def put(waveform: np.ndarray) -> None:
+        if not np.isfinite(waveform).all():
+            raise AudioError(f"{path} is not written: the waveform holds NaN or infinite samples")
+        pcm = np.clip(np.round(np.asarray(waveform) * 32768.0), -32768, 32767)
+        file.write(pcm.astype(np.int16))
+
     with replacing(path) as part:
-        soundfile.write(native(part), pcm, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+        with soundfile.SoundFile(
+            native(part), "w", SAMPLE_RATE, channels=1, subtype="PCM_16", format="WAV"
+        ) as file:
+            yield put
 
 
 def native(path: str | os.PathLike) -> str | bytes:

@@ -99,11 +99,11 @@ class Crops(Dataset):
         # The split is part of the seed, so that validation never repeats training's random numbers.
         rng = np.random.default_rng([self.config.seed, len(self.split), step])
         domain = self.domains[step % len(self.domains)]
-        rows = [self._row(domain, rng) for _ in range(self.config.batch)]
+        rows = [self._row(domain, rng, step) for _ in range(self.config.batch)]
         heard, given, target = (torch.stack(column) for column in zip(*rows, strict=True))
         return Batch(domain, heard, given, target)
 
-    def _row(self, domain: str, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _row(self, domain: str, rng: np.random.Generator, step: int) -> tuple[Tensor, ...]:
         waveform = self._crop(domain, rng)
         target = self._to_codes(waveform)
         if self.split != "train":
@@ -114,6 +114,8 @@ class Crops(Dataset):
         if self.config.equalise:
             heard = equalise(heard, rng, self.config.equalise)
         noise = rng.choice(self.config.input_noise) * rng.standard_normal(len(target))
+        if step < self.config.clean_steps:
+            return self._to_codes(heard), target, target
         given = (target + torch.from_numpy(noise).round().long()).clamp(0, mulaw.CODES - 1)
         return self._to_codes(heard), given, target
 

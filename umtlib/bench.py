@@ -69,7 +69,7 @@ def generate(
     pool = model.encoder.pool
     decoders = [Decoder(model.decoder, model.encoder.latent, pool) for _ in range(domains)]
     states = [generation.State() for _ in decoders]
-    backend = generation.fastest() if backend == "auto" else backend
+    backend = generation.fastest(DTYPES[dtype]) if backend == "auto" else backend
     frames = 1 if backend == "reference" else max(1, 4_000 // pool)
     latent = torch.randn(streams, model.encoder.latent, frames)
     threads = generation.thread_count(threads)
@@ -159,9 +159,7 @@ def train(
     """
     _check(dtype=dtype, seconds=seconds, batch=batch, crop=crop)
     chosen = config.preset(preset)
-    settings = replace(
-        chosen.training, batch=batch, crop=crop, spectral_only_steps=0, bf16=dtype == "bfloat16"
-    )
+    settings = replace(chosen.training, batch=batch, crop=crop, bf16=dtype == "bfloat16")
     state = training.start(chosen.model, settings)
     codes = torch.randint(CODES, (batch, crop))
     batches = cycle(Batch(name, codes, codes, codes) for name in chosen.model.domains)

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -178,8 +179,12 @@ def verify(folder: Path) -> None:
     """
     try:
         sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{folder} holds no model: {CHECKSUMS} is missing; a run has one after its first save"
+        ) from error
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder} is no complete model folder: {error}") from error
+        raise CheckpointError(f"{folder / CHECKSUMS} cannot be read: {error}") from error
     for name, expected in sums.items():
         path = folder / name
         if not path.is_file():
@@ -194,27 +199,28 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(path for path in run.glob("step-*") if path.name[5:].isdigit())
 
 
-def newest(run: Path, damaged: list[str] | None = None) -> Path:
-    """Return the newest intact checkpoint of a run.
-
-    Parameters
-    ----------
-    run : Path
-        A training run's folder.
-    damaged : list, optional
-        Receives a message for each newer checkpoint that was passed over.
+def newest(run: Path) -> Path:
+    """Return the newest intact checkpoint of a training run's folder.
 
     Raises
     ------
     CheckpointError
         If none is intact.
+
+    Warns
+    -----
+    RuntimeWarning
+        If a newer one is damaged, naming the file.
     """
-    problems = [] if damaged is None else damaged
+    problems = []
     for folder in reversed(checkpoints(run)):
         try:
             verify(folder)
         except CheckpointError as error:
             problems.append(str(error))
         else:
+            if problems:
+                text = f"{'; '.join(problems)}. Using {folder.name}, the newest that is intact"
+                warnings.warn(text, RuntimeWarning, stacklevel=2)
             return folder
     raise CheckpointError("; ".join(problems) or f"{run} holds no checkpoint")

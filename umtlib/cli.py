@@ -28,19 +28,35 @@ app = typer.Typer(
 )
 corpus_app = typer.Typer(help="Make a corpus to train on.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
+stimuli_app = typer.Typer(help="Make a blinded listening test.", no_args_is_help=True)
+app.add_typer(stimuli_app, name="stimuli")
 bench_app = typer.Typer(help="Measure the speed of this machine.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 
 Out = Annotated[Path, typer.Option(help="Folder to write to; made if it is not there.")]
 Seed = Annotated[int, typer.Option(help="Random numbers follow from it.", min=0)]
-Backend = Annotated[str, typer.Option(help="Which generator: auto, cpu or reference.")]
+Backend = Annotated[str, typer.Option(help="Which generator: auto, cuda, cpu or reference.")]
+Temperature = Annotated[
+    float, typer.Option(help="1: as the model says; less: tamer.", min=0, max=10)
+]
+Model = Annotated[
+    str, typer.Option(help="Name of a shipped model, a model folder or a training run.")
+]
+Paired = Annotated[Path, typer.Option(help="A corpus with paired excerpts, such as data/mini.")]
+NewFolder = Annotated[Path, typer.Option(help="Folder to write to; must not exist yet.")]
+Excerpts = Annotated[
+    int | None, typer.Option(help="Use so many, spread over the sources. Default: all.", min=1)
+]
 Preset = Annotated[str, typer.Option(help="tiny, small, paper or official.")]
 Dtype = Annotated[str, typer.Option(help="float32 or bfloat16.")]
 Duration = Annotated[float, typer.Option(help="How long to measure.", min=0.01)]
 Workers = Annotated[int | None, typer.Option(help="Processes; by default one per CPU.", min=1)]
 Download = Annotated[bool, typer.Option("--download", help="First fetch what DIR lacks.")]
 Names = Annotated[list[str], typer.Option(help="Only these. May be repeated.")]
+Pitches = Annotated[tuple[int, int], typer.Option(help="Lowest and highest MIDI pitch.")]
 Json = Annotated[bool, typer.Option("--json", help="One line of JSON.")]
+
+PICTURED = 5 * 60  # seconds of a long recording that its picture shows
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -69,13 +85,18 @@ def translate(
     ] = ["all"],  # noqa: B006 (typer copies it)
     out: Out = Path("outputs"),
     seed: Seed = 0,
-    temperature: Annotated[
-        float, typer.Option(help="1: as the model says; less: tamer.", min=0, max=10)
-    ] = 1.0,
-    model: Annotated[
-        str, typer.Option(help="Name of a shipped model, a model folder or a training run.")
-    ] = "six-domains-small",
+    temperature: Temperature = 1.0,
+    model: Model = "six-domains-small",
     backend: Backend = "auto",
+    chunked: Annotated[
+        bool | None,
+        typer.Option(
+            "--chunked/--no-chunked",
+            help="Cut at quiet places and make the stretches side by side: faster, but not exact. "
+            "By default where a recording is long enough for the processors here.",
+            show_default=False,
+        ),
+    ] = None,
     picture: Annotated[
         bool, typer.Option(help="Also draw OUT/<stem>.png: waveforms and spectrograms.")
     ] = True,
@@ -88,13 +109,19 @@ def translate(
     names = translation.domains(loaded, to)
     jobs = [_plan(path, names, out, picture) for path in inputs]
     _check_names(jobs)
-    seconds = sum(_duration(job.input) for job in jobs)
+    sizes = [_measure(job.input) for job in jobs]
+    cut = [
+        translation.cuts_pay(loaded, len(names), samples) if chunked is None else chunked
+        for samples, _ in sizes
+    ]
     settings = {"temperature": temperature, "backend": backend}
-    speed = translation.speed(loaded, names, **settings)  # refuses a backend that is not to be had
+    speeds = {  # refuses a backend that is not to be had
+        way: translation.speed(loaded, names, chunked=way, **settings) for way in sorted(set(cut))
+    }
     _check_writable(out)
-    _announce(seconds * len(names), speed)
-    for job in jobs:
-        _translate_one(loaded, job, seed=seed, **settings)
+    _announce([samples * len(names) for samples, _ in sizes], [speeds[way] for way in cut])
+    for job, size, way in zip(jobs, sizes, cut, strict=True):
+        _translate_one(loaded, job, *size, chunked=way, seed=seed, **settings)
 
 
 @dataclass(frozen=True)
@@ -117,11 +144,11 @@ def _plan(path: Path, names: Sequence[str], out: Path, picture: bool) -> Job:
 
 
 def _check_names(jobs: list[Job]) -> None:
-    inputs = {job.input.resolve() for job in jobs}
+    inputs = {os.path.realpath(job.input) for job in jobs}  # never fails: links may be a loop
     taken: dict[Path, Path] = {}
     for job in jobs:
         for path in job.outputs:
-            if path.resolve() in inputs:
+            if os.path.realpath(path) in inputs:
                 raise AudioError(f"{path} would overwrite an input; choose another --out")
             if path in taken:
                 raise AudioError(
@@ -130,18 +157,12 @@ def _check_names(jobs: list[Job]) -> None:
             taken[path] = job.input
 
 
-def _duration(path: Path) -> float:
-    """Read all of a file, so that a bad one is refused before any work; return its seconds."""
-    from umtlib.audio import SAMPLE_RATE
-
-    return len(_read(path)) / SAMPLE_RATE
-
-
-def _read(path: Path):
+def _measure(path: Path):
+    """Decode all of a file, so that a bad one is refused before any work; see `audio.measure`."""
     from umtlib import audio
 
     with _silenced_stderr():
-        return audio.read(path)
+        return audio.measure(audio.stream(path))
 
 
 @contextlib.contextmanager
@@ -168,10 +189,15 @@ def _check_writable(out: Path) -> None:
         ) from error
 
 
-def _announce(seconds: float, speed: float) -> None:
-    if seconds / speed > 15:
-        print(f"{seconds:.0f} s of audio to make at {speed:.2g} x real time: about "
-              f"{_minutes(seconds / speed)}", flush=True)  # fmt: skip
+def _announce(samples: Sequence[int], speeds: Sequence[float]) -> None:
+    """Say how long it will take to make so many samples of each file, at its speed."""
+    from umtlib.audio import SAMPLE_RATE
+
+    seconds = sum(samples) / SAMPLE_RATE
+    taken = sum(n / SAMPLE_RATE / speed for n, speed in zip(samples, speeds, strict=True))
+    if taken > 15:
+        print(f"{seconds:.0f} s of audio to make at {seconds / taken:.2g} x real time: about "
+              f"{_minutes(taken)}", flush=True)  # fmt: skip
 
 
 def _minutes(seconds: float) -> str:
@@ -180,27 +206,61 @@ def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _translate_one(model, job: Job, **settings) -> None:
+def _translate_one(model, job: Job, samples: int, gain, chunked: bool, **settings) -> None:
+    """Translate a recording from file to files: its length does not matter to the memory."""
     from umtlib import audio, translation
 
-    waveform = audio.level(_read(job.input))
     began = time.perf_counter()
-    with _progress(f"{job.input.name} to {len(job.waves)} domains", len(waveform)) as tell:
-        latent = translation.encode(model, waveform)
-        sounds = translation.decode(
-            model, [*job.waves], latent, len(waveform), progress=tell, **settings
+    with _silenced_stderr():
+        blocks = (block * gain for block in audio.stream(job.input))
+        heard = translation.hear(model, blocks, samples)
+    if chunked and (stretches := translation.stretches(model, heard.levels)) > 1:
+        print(f"{job.input.name}: cut into {stretches} stretches where it is quiet; --no-chunked "
+              "makes it in one, exactly", flush=True)  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        tell = stack.enter_context(
+            _progress(f"{job.input.name} to {len(job.waves)} domains", samples)
         )
-    taken = time.perf_counter() - began
-    for name, path in job.waves.items():
-        audio.write(path, sounds[name])
-        print(path, _rate(len(waveform) / audio.SAMPLE_RATE, taken / len(sounds)), sep=": ")
-    if len(sounds) > 1:
+        put = {name: stack.enter_context(audio.writing(path)) for name, path in job.waves.items()}
+        for name, piece in translation.pieces(
+            model, [*job.waves], heard, chunked=chunked, progress=tell, **settings
+        ):
+            put[name](piece)
+    taken, seconds = time.perf_counter() - began, samples / audio.SAMPLE_RATE
+    for path in job.waves.values():
+        print(path, _rate(seconds, taken / len(put)), sep=": ")
+    if len(put) > 1:
         print(f"made together in {_minutes(taken)}; above, each domain has its share of the time")
     if job.picture:
-        from umtlib.notebook import plots
-
-        plots.save(plots.comparison({f"input: {job.input.name}": waveform} | sounds), job.picture)
+        _draw(job, gain)
         print(job.picture, flush=True)
+
+
+def _draw(job: Job, gain) -> None:
+    from umtlib.audio import SAMPLE_RATE
+    from umtlib.notebook import plots
+
+    with _silenced_stderr():
+        shown = {f"input: {job.input.name}": _beginning(job.input) * gain}
+    shown |= {name: _beginning(path) for name, path in job.waves.items()}
+    cut = len(next(iter(shown.values()))) == PICTURED * SAMPLE_RATE
+    title = f"the first {PICTURED // 60} minutes" if cut else ""
+    plots.save(plots.comparison(shown, title), job.picture)
+
+
+def _beginning(path: Path):
+    """Read as much of a recording as a picture shows."""
+    import numpy as np
+
+    from umtlib import audio
+
+    blocks, left = [], PICTURED * audio.SAMPLE_RATE
+    for block in audio.stream(path):
+        blocks.append(block[:left])
+        left -= len(blocks[-1])
+        if not left:
+            break
+    return np.concatenate(blocks)
 
 
 def _rate(seconds: float, taken: float) -> str:
@@ -232,6 +292,9 @@ def train(
     model: Annotated[
         str, typer.Option(help="With --add-domain: the model that gets the decoder.")
     ] = "six-domains-small",
+    start_from: Annotated[
+        str, typer.Option(metavar="MODEL", help="A new run begins with its weights.")
+    ] = "",
     workers: Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
@@ -246,6 +309,8 @@ def train(
         chosen, initial = _with_domain(model, add_domain, preset)
     corpus = Corpus(data)
     chosen = chosen or _preset_for(preset, corpus.domains)
+    if start_from:
+        initial = _like(start_from, chosen.model)
     with tqdm(total=steps, unit="step", disable=None) as bar:
 
         def report(line: dict) -> None:
@@ -274,6 +339,17 @@ def _preset_for(name: str, domains: Sequence[str]):
     return config.preset(name, config.SIX_DOMAINS if known else tuple(domains))
 
 
+def _like(model: str, wanted):
+    """Load a model that must have a given configuration."""
+    import umtlib
+    from umtlib.errors import ConfigError
+
+    found = umtlib.load(model)
+    if found.config != wanted:
+        raise ConfigError(f"{model} has other sizes or domains than this run; see its config.json")
+    return found
+
+
 def _as_corpus(data: Path, domain: str, out: Path) -> Path:
     """Return a corpus folder; recordings are prepared into ``OUT/corpus`` first."""
     from umtlib.corpora import folders
@@ -298,7 +374,7 @@ def _with_domain(model: str, name: str, preset: str):
         only=name,
         shared_steps=0,
         spectral_weight=0.0,
-        spectral_only_steps=0,
+        regression_batches=0,
     )
     return config.Preset(grown.config, alone), grown
 
@@ -330,6 +406,132 @@ def _also_to_tensorboard(report, out: Path):
         writer.flush()
 
     return both
+
+
+@app.command()
+def evaluate(
+    data: Paired,
+    out: NewFolder,
+    model: Model = "six-domains-small",
+    excerpts: Excerpts = None,
+    temperature: Temperature = 1.0,
+    seed: Seed = 0,
+    backend: Backend = "auto",
+    compare: Annotated[
+        str, typer.Option(help="Another model, whose latent and freedom are measured beside.")
+    ] = "",
+    notes: Annotated[
+        Path | None, typer.Option(help="NSynth, or a folder from 'umt corpus notes'.")
+    ] = None,
+) -> None:
+    """Translate paired excerpts, and measure everything: OUT/report.md, .json, pictures."""
+    import umtlib
+    from umtlib.evaluation import report
+
+    loaded = umtlib.load(model)
+    other = umtlib.load(compare) if compare else None
+    with _bars() as progress:
+        found = report.evaluate(
+            loaded,
+            data,
+            out,
+            excerpts=excerpts,
+            temperature=temperature,
+            seed=seed,
+            backend=backend,
+            name=Path(model).name,
+            compare=other,
+            single_notes=notes,
+            progress=progress,
+        )
+    excerpts = found["results"]["excerpts"]
+    print(f"{out / 'report.md'}: {excerpts} excerpts in {len(loaded.domains)} domains")
+
+
+@stimuli_app.command("opinion")
+def stimuli_opinion(
+    data: Paired,
+    out: NewFolder,
+    to: Annotated[str, typer.Option(help="The domain that the excerpts are translated to.")],
+    model: Model = "six-domains-small",
+    excerpts: Excerpts = None,
+    temperature: Temperature = 1.0,
+    seed: Seed = 0,
+    backend: Backend = "auto",
+) -> None:
+    """Write sounds to be rated from 1 to 5, with hidden references and anchors."""
+    import umtlib
+    from umtlib.evaluation import stimuli
+
+    settings = {"temperature": temperature, "seed": seed, "backend": backend}
+    loaded = umtlib.load(model)
+    with _bars() as progress:
+        stimuli.opinion(
+            loaded, data, to, out, excerpts=excerpts, progress=progress, **settings
+        )  # fmt: skip
+    _tell_pack(out)
+
+
+@stimuli_app.command("lineup")
+def stimuli_lineup(
+    data: Paired,
+    out: NewFolder,
+    model: Model = "six-domains-small",
+    excerpts: Excerpts = None,
+    temperature: Temperature = 1.0,
+    seed: Seed = 0,
+    backend: Backend = "auto",
+) -> None:
+    """Write lineups, of which a rater picks the source from among its translations."""
+    import umtlib
+    from umtlib.evaluation import stimuli
+
+    settings = {"temperature": temperature, "seed": seed, "backend": backend}
+    loaded = umtlib.load(model)
+    with _bars() as progress:
+        stimuli.lineup(loaded, data, out, excerpts=excerpts, progress=progress, **settings)
+    _tell_pack(out)
+
+
+def _tell_pack(out: Path) -> None:
+    from umtlib.evaluation.stimuli import KEY, SHEET
+
+    print(f"{out}: give raters the sounds and a copy of {SHEET}, and keep {KEY}; then "
+          f"umt ratings SHEETS... --key {out / KEY}")  # fmt: skip
+
+
+@app.command()
+def ratings(
+    tables: Annotated[
+        list[Path],
+        typer.Argument(metavar="CSV", help="Ratings, or with --key filled-in sheets."),
+    ],
+    key: Annotated[Path | None, typer.Option(help="The key of the pack of stimuli.")] = None,
+    domain: Annotated[
+        list[str],
+        typer.Option(help="All domains of a lineup. Default: those of the key, or that occur."),
+    ] = [],  # noqa: B006
+    level: Annotated[float, typer.Option(help="Of the intervals.", min=0.5, max=0.999)] = 0.95,
+    json: Json = False,
+) -> None:
+    """Analyse a listening test: opinion scores or a lineup, told apart by their columns."""
+    from umtlib.evaluation import listening, stimuli
+    from umtlib.evaluation import tables as markdown
+
+    if key:
+        rows = stimuli.unblind(key, tables)
+        domain = domain or stimuli.choices(key)
+    else:
+        rows = [row for table in tables for row in listening.read(table)]
+    if rows and "answer" in rows[0]:
+        domain = domain or sorted({row[name] for row in rows for name in ("domain", "answer")})
+        found, show = listening.lineup(rows, domain, level), markdown.lineup
+    else:
+        found, show = listening.evaluate(rows, level), markdown.opinion
+    if json:
+        _show(found, json)
+    else:
+        print(show(found))
 
 
 @corpus_app.command("six-domains")
@@ -374,10 +576,7 @@ def corpus_nsynth(
     family: Names = [],  # noqa: B006
     source: Names = [],  # noqa: B006
     instrument: Names = [],  # noqa: B006
-    pitches: Annotated[tuple[int, int], typer.Option(help="Lowest and highest MIDI pitch.")] = (
-        0,
-        127,
-    ),
+    pitches: Pitches = (0, 127),
     velocity: Annotated[list[int], typer.Option(help="Only these, such as 100.")] = [],  # noqa: B006
     download: Download = False,
     workers: Workers = None,
@@ -413,6 +612,14 @@ def corpus_musicnet(
         _obtain(["musicnet-metadata", "musicnet"], folder)
     chosen = {"domains": _pairs(domain)} if domain else {}
     _prepare(musicnet.build, folder, out=out, workers=workers, **chosen)
+
+
+@corpus_app.command("notes")
+def corpus_notes(out: Out) -> None:
+    """Render notes of four instruments in NSynth's format, for 'umt evaluate --notes'."""
+    from umtlib.evaluation import nsynth
+
+    print(nsynth.render_notes(out))
 
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:
@@ -454,9 +661,10 @@ def _prepare(build, *arguments, out: Path, **settings) -> None:
 def _obtain(names: Sequence[str], folder: Path) -> None:
     from umtlib.corpora import download, prepare
 
-    if prepare.shard()[0] == 0:
-        with _bars() as progress:
-            download.obtain(names, folder, progress=progress)
+    if prepare.shard()[1] > 1:  # the others would not know when it is there
+        raise CorpusError("--download is for one process; run it once without torchrun first")
+    with _bars() as progress:
+        download.obtain(names, folder, progress)
 
 
 @app.command("import-official")

@@ -115,13 +115,17 @@ class TrainingConfig:
     augment: bool = True  # pitch modulation of the encoder's input
     # Below: what training on few cores asks for; all off in the paper.
     equalise: float = 0.0  # decibels; random smooth filter on the encoder's input
+    confusion_bounded: bool = False  # the encoder gains nothing below the classifier's chance level
+    classifier_memory: int = 0  # earlier batches whose latents the classifier sees again
     shared_steps: int = 0  # steps in which the decoders share all but biases; then a copy for each
     input_noise: tuple[float, ...] = (
         0.0,
     )  # codes; a crop's teacher-forced input gets one of these
+    clean_steps: int = 0  # the first so many steps have no such noise
     spectral_weight: float = 0.0  # weight of regressing a pitch spectrogram from the latent
-    spectral_fade_steps: int = 0  # that weight falls to zero over the first so many steps; 0: never
-    spectral_only_steps: int = 0  # first so many steps train the encoder on that alone
+    regression_batches: int = 0  # the encoder's first weights are fitted to so many; 0: random
+    encoder_rate: float = 1.0  # the encoder's learning rate, relative to the decoders'
+    classifier_rate: float = 1.0  # the classifier's, likewise
     average: float = 0.0  # decay of the exponential average of the weights; 0: none
     bf16: bool = False  # autocast, where the processor computes in bfloat16
     only: str = ""  # train this domain's decoder alone, everything else is frozen
@@ -129,8 +133,6 @@ class TrainingConfig:
     def __post_init__(self):
         if self.crop < 1 or self.batch < 1:
             raise ConfigError(f"crop {self.crop} and batch {self.batch} must be at least 1")
-        if self.spectral_only_steps and not self.spectral_weight:
-            raise ConfigError("spectral_only_steps needs a spectral_weight above 0")
 
 
 @dataclass(frozen=True)
@@ -178,18 +180,22 @@ _SMALL = Preset(
     TrainingConfig(
         crop=6_400,
         batch=1,
-        learning_rate=2e-3,
+        learning_rate=3e-3,
         decay=1.0,
         warmup_steps=200,
-        cooldown_steps=8_000,
+        cooldown_steps=13_500,
         clip_norm=1.0,
-        confusion_weight=0.03,
+        confusion_weight=0.01,
+        confusion_bounded=True,
+        classifier_memory=11,
         equalise=12.0,
         shared_steps=8_000,
         input_noise=(0.0, 0.0, 2.0, 8.0, 24.0, 64.0),
-        spectral_weight=0.3,
-        spectral_fade_steps=15_000,
-        spectral_only_steps=1_500,
+        clean_steps=4_000,
+        spectral_weight=0.1,
+        regression_batches=1_000,
+        encoder_rate=0.1,
+        classifier_rate=0.3,
         average=0.999,
         bf16=True,
     ),

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umtlib import mulaw
+from umtlib import fused, mulaw
 from umtlib.config import DecoderConfig
 from umtlib.layers import delay, dilations, receptive_field
 
@@ -127,14 +127,28 @@ class Decoder(nn.Module):
     def body(self, x: Tensor, latent: Tensor) -> Tensor:
         """Return logits (B, T, 256) from the embedded input (B, T, C) and latent (B, L, F)."""
         latent = latent.transpose(1, 2)  # (B, F, L)
-        skips = self.input_skip(x)
-        for layer in self.layers:
-            x, skip = layer(x, latent)
-            skips = skips + skip
-        h = self.head(F.relu(skips))
+        h = self.head(F.relu(self._skips(x, latent)))
         if self.head_condition is not None:
             h = per_frame_sum(h, self.head_condition(latent))
         return self.logits(F.relu(h))
+
+    def _skips(self, x: Tensor, latent: Tensor) -> Tensor:  # (B, T, C), (B, F, L) -> (B, T, S)
+        skips, channels = self.input_skip(x), self.config.channels
+        if not fused.fits(x):
+            for layer in self.layers:
+                x, skip = layer(x, latent)
+                skips = skips + skip
+            return skips
+        conditions = [layer.condition(latent) + layer.taps.bias for layer in self.layers]
+        return fused.stack(
+            x.float(),
+            skips.float() + sum(layer.out.bias[channels:] for layer in self.layers),
+            torch.stack(conditions).float(),
+            [layer.dilation for layer in self.layers],
+            [layer.taps.weight for layer in self.layers],
+            [layer.out.weight for layer in self.layers],
+            [layer.out.bias[:channels] for layer in self.layers],
+        )
 
     @property
     def receptive_field(self) -> int:

@@ -39,10 +39,12 @@ class WaveformFrontEnd(nn.Module):
 
 
 class FilterbankFrontEnd(nn.Module):
-    """A strided bank of learnable band-pass filters, then the logarithm of their energies.
+    """A strided bank of band-pass filters, then the logarithm of their energies.
 
     A raw-waveform encoder spends its first hours learning what this starts from: which pitches
-    sound when. The dilated layers above run at the strided rate, thirty times cheaper.
+    sound when. The dilated layers above run at the strided rate, thirty times cheaper. The filters
+    stay as they are: their taps are of order 0.001, and Adam, whose steps do not depend on the size
+    of a weight, would turn them into noise before they could learn anything.
     """
 
     LOWEST, HIGHEST = 60.0, 5_000.0  # Hz, centre frequencies
@@ -51,11 +53,15 @@ class FilterbankFrontEnd(nn.Module):
         super().__init__()
         self.stride = config.filter_stride
         bank = constant_q_bank(config.filters, config.filter_taps, self.LOWEST, self.HIGHEST)
-        self.bank = nn.Parameter(bank)
+        self.register_buffer("bank", bank, persistent=False)  # follows from the configuration
         self.mix = nn.Conv1d(config.filters, config.channels, 1)
 
+    def energies(self, codes: Tensor) -> Tensor:
+        """Return the log energy of every filter, shape (B, filters, T / stride)."""
+        return log_energies(mulaw.decode(codes), self.bank, self.stride)
+
     def forward(self, codes: Tensor) -> Tensor:  # (B, T) -> (B, C, T / stride)
-        return self.mix(log_energies(mulaw.decode(codes), self.bank, self.stride))
+        return self.mix(self.energies(codes))
 
 
 class Encoder(nn.Module):
@@ -96,8 +102,11 @@ class Encoder(nn.Module):
         """
         pool = self.config.pool
         codes = F.pad(codes, (0, -codes.shape[1] % pool), value=mulaw.SILENCE)
-        h = self.layers(self.front_end(codes))
-        return F.avg_pool1d(self.project(h), pool // self.config.stride)
+        return self.pooled(self.project(self.layers(self.front_end(codes))))
+
+    def pooled(self, h: Tensor) -> Tensor:
+        """Average over the steps of each latent frame: (B, C, T / stride) to (B, C, F)."""
+        return F.avg_pool1d(h, self.config.pool // self.config.stride)
 
     @property
     def reach(self) -> int:

@@ -25,6 +25,10 @@ class CheckpointError(UmtError):
     """A model folder is missing, damaged or belongs to another configuration."""
 
 
+class NativeError(UmtError):
+    """The package's C++ code cannot be compiled or loaded on this machine."""
+
+
 class GenerationError(UmtError):
     """A generator was asked for something that it cannot make."""
 

@@ -4,13 +4,16 @@ Autoencoder: ``CE(D_j(E(O(s))), s) - lambda * CE(C(E(O(s))), j)``, summed over d
 segments s. Classifier: ``CE(C(E(O(s))), j)``. All are in nats.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from umtlib import mulaw
+from umtlib import fused, mulaw
 from umtlib.layers import constant_q_bank, log_energies
 
-SEMITONES = 84
+SEMITONES, LOWEST = 84, 55.0  # seven octaves from A1, Hz
+PITCHES = SEMITONES + 1  # and the level
+_CONTRAST, _LEVEL = 2.4, 7.5  # bring both to a variance of about 1 and 4 on music
 
 
 def reconstruction(logits: Tensor, target: Tensor) -> Tensor:
@@ -24,18 +27,27 @@ def reconstruction(logits: Tensor, target: Tensor) -> Tensor:
         int64 codes, shape (B, T).
     """
     # Flattened in the decoder's own memory order (B, T, 256), the class axis is contiguous.
-    return F.cross_entropy(logits.transpose(1, 2).flatten(0, 1).float(), target.flatten())
+    rows, targets = logits.transpose(1, 2).flatten(0, 1), target.flatten()
+    if fused.fits(rows):
+        return fused.cross_entropy(rows, targets)
+    return F.cross_entropy(rows.float(), targets)
 
 
-def domain(logits: Tensor, index: int) -> Tensor:
-    """Return the mean cross-entropy of the classifier's logits, (B, K), with the true domain."""
-    return F.cross_entropy(logits.float(), logits.new_full((len(logits),), index).long())
+def domain(logits: Tensor, index: int | Tensor) -> Tensor:
+    """Return the mean cross-entropy of the classifier's logits, (B, K), with the true domain.
+
+    ``index`` is that of all rows, or int64, shape (B,).
+    """
+    if not isinstance(index, Tensor):
+        index = torch.full((len(logits),), index, device=logits.device)
+    return F.cross_entropy(logits.float(), index)
 
 
 def pitch_spectrogram(codes: Tensor, pool: int) -> Tensor:
-    """Return the log energies of a semitone filter bank at the latent's frame rate.
+    """Return which pitches stand out, and how loud it is, at the latent's frame rate.
 
-    A mel spectrogram would not tell neighbouring notes apart below 600 Hz; this does.
+    The log energies of a semitone filter bank, less their average over the octave around each: what
+    is left is notes and overtones, and hardly any spectral envelope, which is the instrument's.
 
     Parameters
     ----------
@@ -47,12 +59,16 @@ def pitch_spectrogram(codes: Tensor, pool: int) -> Tensor:
     Returns
     -------
     Tensor
-        float32, shape (B, 84, T / pool): semitones from A1 (55 Hz), of order one.
+        float32, shape (B, 85, T / pool): 84 semitones from A1, then the level, of order one.
     """
-    bank = constant_q_bank(SEMITONES, 4_096, 55.0, 55.0 * 2 ** ((SEMITONES - 1) / 12))
-    return log_energies(mulaw.decode(codes), bank.to(codes.device), pool)
+    bank = constant_q_bank(SEMITONES, 4_096, LOWEST, LOWEST * 2 ** ((SEMITONES - 1) / 12))
+    energies = log_energies(mulaw.decode(codes), bank.to(codes.device), pool)  # (B, 84, F)
+    around = F.pad(energies.transpose(1, 2), (6, 6), mode="replicate")
+    contrast = energies - F.avg_pool1d(around, 13, 1).transpose(1, 2)
+    level = energies.mean(dim=1, keepdim=True)
+    return torch.cat([_CONTRAST * contrast, _LEVEL * level], dim=1)
 
 
 def spectral(predicted: Tensor, pitches: Tensor) -> Tensor:
-    """Return the mean squared error between two (B, 84, F) pitch spectrograms."""
+    """Return the mean squared error between two (B, 85, F) pitch spectrograms."""
     return F.mse_loss(predicted.float(), pitches)

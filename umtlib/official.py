@@ -140,11 +140,13 @@ def _config(args: argparse.Namespace, folder: Path, domains: Sequence[str] | Non
 
 
 def _names(args: argparse.Namespace, count: int) -> list[str]:
-    """Return the names of the training folders, as a configuration allows them."""
+    """Return the names of the training folders, as a configuration allows them.
+
+    A domain of which no name is known, or none that is left, is called by its number.
+    """
     paths = getattr(args, "data", None)
     if not isinstance(paths, list) or len(paths) != count:
         return [f"domain_{number}" for number in range(count)]
-    # A number in front where nothing is left keeps the name valid and different.
     stems = [re.split(r"[/\\]", str(path).rstrip("/\\"))[-1] for path in paths]
     clean = [re.sub(r"[^A-Za-z0-9-]+", "_", stem).strip("_-").lower() for stem in stems]
     return [name or f"domain_{number}" for number, name in enumerate(clean)]

@@ -6,7 +6,7 @@
         log.jsonl           losses and speed, one line per report
         step-00012000/      a checkpoint: a model folder (see `umtlib.checkpoint`) and also
             training.json         the `TrainingConfig`
-            progress.json         steps done, seconds used
+            progress.json         steps done, seconds used, processes and threads
             training.safetensors  weights in training, optimizers
 
 Batches are a function of (seed, step), so a resumed run ends in the same weights as one that was
@@ -19,16 +19,17 @@ import os
 import shutil
 import signal
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from umtlib import checkpoint, losses
+from umtlib import checkpoint, losses, regression
 from umtlib.batches import Crops, loader
 from umtlib.config import Preset, TrainingConfig, from_json, to_json
 from umtlib.corpora.corpus import Corpus
@@ -116,8 +117,8 @@ def train(
     run = Path(out)
     config = preset.training
     with join(device) as team, _stop_signal() as stopped:
-        state, seconds = _open(run, preset, resume, team, initial)
         corpus = Corpus(data)
+        state, seconds = _open(run, preset, resume, team, initial, corpus)
         names = (config.only,) if config.only else state.model.domains
         crops = Crops(corpus, names, config, "train", steps * team.size, preset.model.mulaw)
         mine = range(state.step * team.size + team.rank, len(crops), team.size)
@@ -128,9 +129,10 @@ def train(
             log.add(batch.domain, report)
             bad = bad + 1 if report["bad"] else 0
             if bad == BAD_STEPS:
+                kept = "is from before that" if checkpoint.checkpoints(run) else "was not made yet"
                 raise TrainingError(
                     f"{bad} steps in a row had no finite gradient, up to step {state.step}; lower "
-                    f"the learning rate or turn bf16 off; the last checkpoint in {run} is good"
+                    f"the learning rate or turn bf16 off; the last checkpoint in {run} {kept}"
                 )
             stop = team.any(stopped())
             if stop or _due(state.step, pace.report, steps):
@@ -140,8 +142,9 @@ def train(
                 if team.rank == 0:
                     found = validate(state.average, corpus, config)
                     heard = on_validate(state.average, state.step) if on_validate else []
-                    log.note(found | {"warnings": warnings(found) + heard})
-            if stop or (_due(state.step, pace.save, steps) and not bad):
+                    log.note(found | {"warnings": complaints(found) + heard})
+            # Not between bad steps: a run that has gone wrong must not push out what was good.
+            if stop or state.step == steps or (state.step % pace.save == 0 and not bad):
                 save(run, state, config, log.seconds)
             if stop:
                 break
@@ -152,15 +155,35 @@ def _due(step: int, every: int, steps: int) -> bool:
     return step % every == 0 or step == steps
 
 
+def _begin(state: State, config: TrainingConfig, corpus: Corpus, initial: MusicTranslator | None):
+    """Give a new run its first weights, where they are not just random."""
+    model = state.model
+    if initial is not None and not config.regression_batches:
+        model.load_state_dict(initial.state_dict())
+    elif initial is not None:  # the latent will be another one
+        model.decoders.load_state_dict(initial.decoders.state_dict())
+    if config.regression_batches:
+        crops = Crops(corpus, model.domains, config, "train", config.regression_batches)
+        batches = (batch.to(state.team.device) for batch in loader(crops, range(len(crops)), 0))
+        regression.fit(model.encoder, state.spectral_head, batches)
+        for decoder in model.decoders.values():
+            for layer in decoder.layers:
+                torch.nn.init.zeros_(layer.condition.weight)
+    state.average.load_state_dict(model.state_dict())
+
+
 def _open(
-    run: Path, preset: Preset, resume: bool, team: Team, initial: MusicTranslator | None
+    run: Path,
+    preset: Preset,
+    resume: bool,
+    team: Team,
+    initial: MusicTranslator | None,
+    corpus: Corpus,
 ) -> tuple[State, float]:
     """Return the state to start from, and the seconds that it took to get there."""
     state = start(preset.model, preset.training, team)
     if not checkpoint.checkpoints(run):
-        if initial is not None:
-            for model in (state.model, state.average):
-                model.load_state_dict(initial.state_dict())
+        _begin(state, preset.training, corpus, initial)
         return state, 0.0
     if not resume:
         raise TrainingError(
@@ -179,6 +202,14 @@ def _open(
             f"{run} was trained by {progress['processes']} processes; continue it with as many, "
             f"not {team.size}: a step is made of one batch for each"
         )
+    threads = torch.get_num_threads()
+    if progress.get("threads", threads) != threads:
+        warnings.warn(
+            f"{run} was trained with {progress['threads']} threads, not {threads}: sums are taken "
+            "in another order, and the weights will differ in their last bits; set OMP_NUM_THREADS",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     state.step = progress["step"]
     restore(state, checkpoint.read_tensors(folder / TENSORS), folder)
     return state, progress["seconds"]
@@ -191,10 +222,15 @@ def _gather(state: State, config: TrainingConfig) -> None:
 
 
 def save(run: Path, state: State, config: TrainingConfig, seconds: float) -> None:
-    """Write a checkpoint, then remove those older than the last two. All ranks must call this."""
+    """Write a checkpoint, then remove all but the last two. All ranks must call this."""
     _gather(state, config)
     if state.team.rank == 0:
-        progress = {"step": state.step, "seconds": round(seconds, 1), "processes": state.team.size}
+        progress = {
+            "step": state.step,
+            "seconds": round(seconds, 1),
+            "processes": state.team.size,
+            "threads": torch.get_num_threads(),
+        }
         folder = run / checkpoint.STEP.format(state.step)
         if folder.exists():  # damaged, or the run would have gone on from it
             shutil.rmtree(folder)
@@ -206,15 +242,27 @@ def save(run: Path, state: State, config: TrainingConfig, seconds: float) -> Non
             TENSORS: tensors(state),
         }
         checkpoint.write(folder, files)
-        for old in checkpoint.checkpoints(run)[:-KEPT]:
-            shutil.rmtree(old)
+        _tidy(run, folder)
     state.team.any(False)  # nobody goes on before the checkpoint is there
+
+
+def _tidy(run: Path, last: Path) -> None:
+    """Keep the last checkpoint and the one before it.
+
+    Newer ones are damaged, or the run would have gone on from them, and a ``.part`` is what a kill
+    has left of a save.
+    """
+    kept = [path for path in checkpoint.checkpoints(run) if path <= last][-KEPT:]
+    for path in checkpoint.checkpoints(run) + [*run.glob("step-*.part")]:
+        if path not in kept:
+            shutil.rmtree(path)
 
 
 def tensors(state: State) -> dict[str, Tensor]:
     """Return, by name, all tensors of a state that the average does not hold."""
     found = {f"model.{name}": value for name, value in state.model.state_dict().items()}
     found |= {f"head.{name}": value for name, value in state.spectral_head.state_dict().items()}
+    found |= {f"recent.{i}/{domain}": z for i, (z, domain) in enumerate(state.recent)}
     for part, optimizer in state.optimizers.items():
         for index, values in optimizer.state_dict()["state"].items():
             found |= {f"adam.{part}/{index}/{name}": value for name, value in values.items()}
@@ -231,6 +279,8 @@ def restore(state: State, saved: Mapping[str, Tensor], folder: Path) -> None:
     checkpoint.restore(state.average, average, folder)
     checkpoint.restore(state.model, groups["model"], folder)
     checkpoint.restore(state.spectral_head, groups["head"], folder)
+    numbered = {tuple(map(int, key.split("/"))): z for key, z in groups["recent"].items()}
+    state.recent = [(numbered[key], key[1]) for key in sorted(numbered)]
     adam: dict[str, dict[int, dict[str, Tensor]]] = defaultdict(lambda: defaultdict(dict))
     for key, value in groups["adam"].items():
         part, index, name = key.split("/")
@@ -285,7 +335,7 @@ def validate(
     }
 
 
-def warnings(found: Mapping[str, Mapping[str, float]]) -> list[str]:
+def complaints(found: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Say in plain words what a validation shows to be going wrong."""
     said = [
         f"the decoder of {name} does not use the latent: another segment's is as good"
@@ -293,16 +343,24 @@ def warnings(found: Mapping[str, Mapping[str, float]]) -> list[str]:
         if found["nats_wrong_latent"][name] - nats < UNUSED
     ]
     accuracy = sum(found["accuracy"].values()) / len(found["accuracy"])
-    if len(found["accuracy"]) > 1 and accuracy > FOOLED_NEVER:
+    if len(found["accuracy"]) == 1:
+        return said
+    if accuracy > FOOLED_NEVER:
         said.append(
             f"the classifier is right for {accuracy:.0%} of the segments: the latent still tells "
             "the domain; a larger confusion_weight would hide it"
+        )
+    elif accuracy <= 1 / len(found["accuracy"]):
+        said.append(
+            f"the classifier is right for {accuracy:.0%} of the segments, no more than by chance: "
+            "either the latent hides the domain, or the classifier has learned nothing; if it was "
+            "never better, lower the confusion_weight"
         )
     return said
 
 
 class _Log:
-    """``log.jsonl``: means since the last line, with the lines after a resumed step removed."""
+    """``log.jsonl``: means since the last line; those after a resumed step are removed."""
 
     def __init__(self, run: Path, state: State, seconds: float, samples: int, on_report):
         self.path, self.state, self.samples = run / LOG, state, samples
@@ -311,9 +369,7 @@ class _Log:
         self.since, self.sums = self.began + seconds, defaultdict(list)
         if state.team.rank == 0:
             run.mkdir(parents=True, exist_ok=True)
-            lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
-            kept = [x for x in lines if x.endswith("}") and json.loads(x)["step"] <= state.step]
-            self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            _cut_log(self.path, state.step)
 
     @property
     def seconds(self) -> float:
@@ -335,7 +391,7 @@ class _Log:
             for name, values in sums.items():
                 together[name] += values
         means = {name: round(sum(values) / len(values), 4) for name, values in together.items()}
-        means["bad"] = sum(together["bad"])
+        means["bad"] = sum(together["bad"]) / self.state.team.size  # all ranks skip a step together
         self.since, self.sums = now, defaultdict(list)
         if self.state.team.rank == 0:
             self.note({"samples_per_second": round(rate)} | means)
@@ -346,6 +402,20 @@ class _Log:
             out.write(json.dumps(line) + "\n")
         if self.on_report:
             self.on_report(line)
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Remove the lines after a step, and one that a full disk has torn, from a log."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text("utf-8").splitlines():
+        with suppress(ValueError):
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+    part = path.with_suffix(".part")
+    part.write_text("".join(kept), encoding="utf-8")
+    part.replace(path)  # a kill leaves the one or the other
 
 
 @contextmanager

@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from umtlib.errors import TrainingError
+
 PATIENCE = timedelta(minutes=10)  # a rank that is silent for longer ends the run
 
 
@@ -43,7 +45,8 @@ class Team:
         if self.size == 1:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.all_reduce(flat)
+        with _listening():
+            dist.all_reduce(flat)
         pieces = flat.split([tensor.numel() for tensor in tensors])
         for tensor, piece in zip(tensors, pieces, strict=True):
             tensor.copy_(piece.view_as(tensor))
@@ -53,7 +56,8 @@ class Team:
         if self.size == 1:
             return flag
         flags = torch.tensor(float(flag), device=self.device)
-        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        with _listening():
+            dist.all_reduce(flags, op=dist.ReduceOp.MAX)
         return bool(flags.item())
 
     def gather(self, value: Any) -> list[Any]:
@@ -61,14 +65,21 @@ class Team:
         if self.size == 1:
             return [value]
         values = [None] * self.size
-        dist.all_gather_object(values, value)
+        with _listening():
+            dist.all_gather_object(values, value)
         return values
 
-    def take(self, tensors: Sequence[Tensor], source: int) -> None:
-        """Replace tensors by those of the rank ``source``."""
-        if self.size > 1:
-            for tensor in tensors:
-                dist.broadcast(tensor, source)
+
+@contextmanager
+def _listening() -> Iterator[None]:
+    """Say it plainly when a message does not come through."""
+    try:
+        yield
+    except RuntimeError as error:  # of gloo and nccl alike
+        raise TrainingError(
+            f"another process of the team has ended or is silent ({error}); see what it said, then "
+            "start all of them again with --resume"
+        ) from error
 
 
 @contextmanager

@@ -7,10 +7,11 @@ while the encoder makes the classifier fail. The loop around it is in `umtlib.ru
 """
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -33,13 +34,15 @@ class State:
     model : MusicTranslator
         The weights being trained.
     spectral_head : nn.Conv1d
-        Latent to semitone bands; used by the spectral loss only, not part of the translator.
+        Latent to pitches; used by the spectral loss only, not part of the translator.
     average : MusicTranslator
         What one translates with: the exponential average of the weights, or the model itself.
     optimizers : dict
         Adam for ``encoder``, ``classifier`` and each ``decoders.<name>``.
     team : Team
         The processes that train together.
+    recent : list of (Tensor, int)
+        The latents that the classifier was last shown, each with the index of its domain.
     """
 
     step: int
@@ -48,6 +51,7 @@ class State:
     average: MusicTranslator
     optimizers: dict[str, torch.optim.Adam]
     team: Team = Team()
+    recent: list[tuple[Tensor, int]] = field(default_factory=list)
 
     def domain_of(self, rank: int, step: int) -> str:
         """Return the domain that a rank trains at a step: they take turns."""
@@ -65,7 +69,7 @@ def start(model_config: ModelConfig, config: TrainingConfig, team: Team = Team()
     model = build(model_config, config.seed).to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        head = nn.Conv1d(model_config.encoder.latent, losses.SEMITONES, 1).to(device)
+        head = nn.Conv1d(model_config.encoder.latent, losses.PITCHES, 1).to(device)
     average = copy.deepcopy(model).requires_grad_(False) if config.average else model
     parts = {"encoder": [model.encoder, head], "classifier": [model.classifier]}
     parts |= {f"decoders.{name}": [decoder] for name, decoder in model.decoders.items()}
@@ -84,13 +88,6 @@ def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
     if config.cooldown_steps:
         rate *= min(1.0, (steps - step) / config.cooldown_steps)
     return rate
-
-
-def spectral_weight(config: TrainingConfig, step: int) -> float:
-    """Return the weight of the spectral loss at a step."""
-    if config.spectral_fade_steps:
-        return config.spectral_weight * max(0.0, 1 - step / config.spectral_fade_steps)
-    return config.spectral_weight
 
 
 def train_step(state: State, batch: Batch, config: TrainingConfig, steps: int) -> dict[str, float]:
@@ -126,6 +123,8 @@ def train_step(state: State, batch: Batch, config: TrainingConfig, steps: int) -
             state.model.classifier(latent), state.model.domains.index(batch.domain)
         )
     # The classifier's weights get no gradient here: `_update` asks for the other parts' only.
+    if config.confusion_bounded:
+        confusion = confusion.clamp(max=math.log(len(state.model.domains)))
     total = sum(weight * loss for weight, loss in parts.values())
     total = total - config.confusion_weight * confusion
     good &= _update(state, total, "autoencoder", rate, config)
@@ -137,13 +136,22 @@ def train_step(state: State, batch: Batch, config: TrainingConfig, steps: int) -
 def _classification(
     state: State, batch: Batch, latent: Tensor, config: TrainingConfig
 ) -> tuple[Tensor, dict[str, float]]:
-    """Return the classifier's loss, and what to report of it."""
-    index = state.model.domains.index(batch.domain)
+    """Return the classifier's loss, and what to report of it.
+
+    A small batch is of one domain, and a classifier that sees one domain at a time swings from one
+    to the next. So it is also shown the latents of some earlier steps.
+    """
+    index, count = state.model.domains.index(batch.domain), len(latent)
+    shown = [(latent, index), *state.recent]
     with autocast(config, latent.device):
-        guess = state.model.classifier(latent)
-    found = losses.domain(guess, index)
-    accuracy = (guess.argmax(1) == index).float().mean().item()
-    return found, {"classifier": found.item(), "accuracy": accuracy}
+        guess = state.model.classifier(torch.cat([z for z, _ in shown]))
+    targets = [k for z, k in shown for _ in range(len(z))]
+    found = losses.domain(guess, torch.tensor(targets, device=latent.device))
+    if latent.isfinite().all():
+        state.recent = shown[: config.classifier_memory]
+    own = guess[:count]
+    accuracy = (own.argmax(1) == index).float().mean().item()
+    return found, {"classifier": losses.domain(own, index).item(), "accuracy": accuracy}
 
 
 def _reconstruction(
@@ -151,12 +159,12 @@ def _reconstruction(
 ) -> dict[str, tuple[float, Tensor]]:
     """Return the losses of restoring the clean audio, each with its weight."""
     parts = {}
-    if weight := spectral_weight(config, state.step):
+    if config.spectral_weight:
         pitches = losses.pitch_spectrogram(batch.target, state.model.config.encoder.pool)
-        parts["spectral"] = (weight, losses.spectral(state.spectral_head(latent), pitches))
-    if state.step >= config.spectral_only_steps:
-        logits = decode(state, batch, latent, shared=state.step < config.shared_steps)
-        parts["reconstruction"] = (1.0, losses.reconstruction(logits, batch.target))
+        found = losses.spectral(state.spectral_head(latent), pitches)
+        parts["spectral"] = (config.spectral_weight, found)
+    logits = decode(state, batch, latent, shared=state.step < config.shared_steps)
+    parts["reconstruction"] = (1.0, losses.reconstruction(logits, batch.target))
     return parts
 
 
@@ -166,8 +174,6 @@ def _trained(state: State, kind: str, config: TrainingConfig, rank: int) -> list
         return [f"decoders.{config.only}"]
     if kind == "classifier":
         return ["classifier"]
-    if state.step < config.spectral_only_steps:
-        return ["encoder"]
     names = {state.domain_of(rank, state.step)}
     if state.step < config.shared_steps:
         names.add(state.model.domains[0])
@@ -189,8 +195,9 @@ def _update(state: State, loss: Tensor, kind: str, rate: float, config: Training
     largest = config.clip_norm or float("inf")
     norms = [nn.utils.clip_grad_norm_(group["params"], largest) for group in groups.values()]
     good = not state.team.any(not torch.stack([loss.detach(), *norms]).isfinite().all().item())
+    relative = {"encoder": config.encoder_rate, "classifier": config.classifier_rate}
     for name, group in groups.items():
-        group["lr"] = rate
+        group["lr"] = rate * relative.get(name, 1.0)
         if good:
             state.optimizers[name].step()
             _average(state, name, config)

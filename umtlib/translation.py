@@ -4,7 +4,8 @@ Notebook: ``01_quickstart``.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -12,12 +13,13 @@ import torch
 from torch import Tensor
 
 from umtlib import audio as sound
-from umtlib.errors import ConfigError
-from umtlib.generation import State, draw_uniforms, generate_many
+from umtlib.errors import AudioError, ConfigError
+from umtlib.generation import State, chunks, draw_uniforms, generate_many, thread_count
+from umtlib.generation.stream import encode_blocks
 from umtlib.translator import MusicTranslator
 
 ALL = "all"
-PIECE = 1 << 18  # samples at a time, 16 s; more takes more memory, not less time
+PIECE = 1 << 17  # samples at a time, 8 s; more takes more memory, not less time
 
 Progress = Callable[[int, int], None]
 
@@ -31,6 +33,7 @@ def translate(
     temperature: float = 1.0,
     seed: int = 0,
     backend: str = "auto",
+    chunked: bool = False,
     progress: Progress | None = None,
 ) -> np.ndarray | dict[str, np.ndarray]:
     """Translate a recording into one or more musical domains.
@@ -55,6 +58,9 @@ def translate(
         The random numbers follow from it, the same ones in every domain.
     backend : str
         Which generator; see `umtlib.generation.generate`.
+    chunked : bool
+        Cut the recording at quiet places and generate the stretches side by side: an
+        approximation, and faster for long recordings; see `umtlib.generation.chunks`.
     progress : callable, optional
         Called with the samples done in every domain, and the samples of one domain in all.
 
@@ -75,10 +81,11 @@ def translate(
     """
     names = domains(model, to)
     waveform = sound.level(sound.to_mono_16k(audio, sample_rate))
-    sounds = decode(
-        model, names, encode(model, waveform), len(waveform),
-        temperature=temperature, seed=seed, backend=backend, progress=progress,
-    )  # fmt: skip
+    heard = hear(model, [waveform], len(waveform))
+    sounds = _joined(names, pieces(
+        model, names, heard, chunked=chunked, temperature=temperature, seed=seed, backend=backend,
+        progress=progress,
+    ))  # fmt: skip
     return sounds[to] if isinstance(to, str) and to != ALL else sounds
 
 
@@ -101,34 +108,68 @@ def domains(model: MusicTranslator, to: str | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-@torch.inference_mode()
-def encode(model: MusicTranslator, waveform: np.ndarray) -> Tensor:
-    """Encode audio of any length in bounded memory.
+@dataclass(frozen=True)
+class Heard:
+    """What the decoders are told of a recording.
 
-    Pieces overlap by as much as the encoder can see, so the latent does not depend on the cuts.
+    Attributes
+    ----------
+    latent : Tensor
+        Shape (1, latent, F), on the model's device.
+    samples : int
+        Length of the recording, at most F * pool.
+    levels : Tensor, optional
+        Power of the recording in every frame, shape (F,), which says where to cut it.
+    """
+
+    latent: Tensor
+    samples: int
+    levels: Tensor | None = None
+
+
+def hear(model: MusicTranslator, blocks: Iterable[np.ndarray], samples: int) -> Heard:
+    """Encode a recording of any length in bounded memory: 5 KB per second are kept.
 
     Parameters
     ----------
     model : MusicTranslator
         The network.
-    waveform : np.ndarray
-        float32 in [-1, 1], 16 kHz, shape (T,).
+    blocks : iterable of np.ndarray
+        float32 in [-1, 1], 16 kHz, of any lengths.
+    samples : int
+        Their length in all, at least 1.
 
     Returns
     -------
-    Tensor
-        Latent, shape (1, latent, ceil(T / pool)), on the model's device.
+    Heard
+
+    Raises
+    ------
+    AudioError
+        If the blocks hold more or fewer samples: a file was changed while it was read.
     """
-    pool, device = model.config.encoder.pool, next(model.parameters()).device
-    margin = -(-model.encoder.reach // pool)  # frames on either side
-    size = max(1, PIECE // pool)
-    pieces = []
-    for first in range(0, -(-len(waveform) // pool), size):
-        begin = max(0, first - margin)
-        part = waveform[begin * pool : (first + size + margin) * pool]
-        codes = model.to_codes(torch.from_numpy(part).to(device)[None])
-        pieces.append(model.encode(codes)[:, :, first - begin : first - begin + size])
-    return torch.cat(pieces, dim=2)
+    pool, frames = model.config.encoder.pool, -(-samples // model.config.encoder.pool)
+    # Made at once: small arrays kept between large passing ones would let the heap grow for ever.
+    device = next(model.parameters()).device
+    latent = torch.empty(1, model.config.encoder.latent, frames, device=device)
+    levels, start, found = torch.empty(frames), 0, 0
+    small = (block[i : i + PIECE] for block in blocks for i in range(0, len(block), PIECE))
+    for part, codes in encode_blocks(model, small, max(1, PIECE // pool)):
+        found += len(codes)
+        if found > samples:
+            break
+        span = slice(start, start + part.shape[2])
+        latent[:, :, span] = part
+        levels[span] = chunks.frame_levels(model.to_waveform(codes), pool)
+        start = span.stop
+    if found != samples:
+        raise AudioError(f"the recording has changed: it held {samples} samples; try again")
+    return Heard(latent, samples, levels)
+
+
+def encode(model: MusicTranslator, waveform: np.ndarray) -> Tensor:
+    """Return the latent of a waveform (T,), shape (1, latent, ceil(T / pool)); see `hear`."""
+    return hear(model, [waveform], len(waveform)).latent
 
 
 def decode(
@@ -163,21 +204,82 @@ def decode(
         By domain, float32 in [-1, 1] at 16 kHz, shape (length,); a domain's audio does not depend
         on which others are made with it.
     """
-    pool = model.config.encoder.pool
+    made = pieces(
+        model, names, Heard(latent, length),
+        temperature=temperature, seed=seed, backend=backend, progress=progress,
+    )  # fmt: skip
+    return _joined(names, made)
+
+
+def _joined(names: Sequence[str], made: Iterable[tuple[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    sounds: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for name, piece in made:
+        sounds[name].append(piece)
+    return {name: np.concatenate(parts) for name, parts in sounds.items()}
+
+
+def pieces(
+    model: MusicTranslator,
+    names: Sequence[str],
+    heard: Heard,
+    *,
+    chunked: bool = False,
+    temperature: float = 1.0,
+    seed: int = 0,
+    backend: str = "auto",
+    progress: Progress | None = None,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Generate the audio of several domains piece by piece, in memory that does not grow.
+
+    Parameters
+    ----------
+    model : MusicTranslator
+        The network.
+    names : sequence of str
+        Domains of the model.
+    heard : Heard
+        The recording; it needs `levels` only if it is to be cut.
+    chunked, temperature, seed, backend, progress
+        As in `translate`.
+
+    Yields
+    ------
+    name : str
+        A domain.
+    piece : np.ndarray
+        What follows in that domain, float32 in [-1, 1], shape (samples,). Exact generation goes
+        through all domains together, chunked generation through one after the other.
+    """
+    make = _chunked if chunked else _exact
+    return make(model, names, heard, temperature, seed, backend, progress)
+
+
+def _exact(model, names, heard, temperature, seed, backend, progress):
     decoders = [model.decoders[name] for name in names]
-    states = [_seeded(seed) for _ in names]
-    sounds = {name: np.empty(length, np.float32) for name in names}
-    for first, part in enumerate(latent.split(max(1, PIECE // pool), dim=2)):
-        start = first * max(1, PIECE // pool) * pool
+    states, start = [_seeded(seed) for _ in names], 0
+    for latent in heard.latent.split(max(1, PIECE // model.config.encoder.pool), dim=2):
+        tell = progress and partial(_tell, progress, heard.samples, 1, start)
         codes = generate_many(
-            decoders, part,
-            temperature=temperature, backend=backend, states=states,
-            progress=progress and partial(_tell, progress, start, length),
+            decoders, latent,
+            temperature=temperature, backend=backend, states=states, progress=tell,
         )  # fmt: skip
         for name, found in zip(names, codes, strict=True):
-            waveform = model.to_waveform(found[0, : length - start])
-            sounds[name][start : start + len(waveform)] = waveform.numpy()
-    return sounds
+            yield name, model.to_waveform(found[0, : heard.samples - start]).numpy()
+        start += codes[0].shape[1]
+
+
+def _chunked(model, names, heard, temperature, seed, backend, progress):
+    whole = heard.latent.shape[2] * model.config.encoder.pool
+    for number, name in enumerate(names):
+        left = heard.samples
+        tell = progress and partial(_tell, progress, heard.samples, len(names), number * whole)
+        for piece in chunks.generate_long(
+            model.decoders[name], heard.latent[0], heard.levels,
+            decode=model.to_waveform, generator=torch.Generator().manual_seed(seed),
+            temperature=temperature, backend=backend, progress=tell,
+        ):  # fmt: skip
+            yield name, piece[:left].numpy()
+            left -= len(piece)
 
 
 def _seeded(seed: int) -> State:
@@ -186,32 +288,47 @@ def _seeded(seed: int) -> State:
     return state
 
 
-def _tell(progress: Progress, start: int, length: int, done: int) -> None:
-    progress(min(start + done, length), length)
+def _tell(progress: Progress, length: int, passes: int, before: int, done: int) -> None:
+    progress(min((before + done) // passes, length), length)
+
+
+def stretches(model: MusicTranslator, levels: Tensor) -> int:
+    """Return into how many stretches `chunked` cuts a recording; for `levels` see `Heard`."""
+    return len(chunks.plan(next(iter(model.decoders.values())), levels)) - 1
+
+
+def cuts_pay(model: MusicTranslator, domains: int, samples: int) -> bool:
+    """Tell whether a recording is long enough for `chunked` to be worth it, here."""
+    silence = torch.zeros(-(-samples // model.config.encoder.pool))  # cut evenly
+    return chunks.pays(stretches(model, silence), domains)
 
 
 def speed(
     model: MusicTranslator,
     names: Sequence[str],
     *,
+    chunked: bool = False,
     temperature: float = 1.0,
     backend: str = "auto",
     samples: int = 800,
 ) -> float:
-    """Measure how fast these domains are generated together here.
+    """Measure how fast these domains are generated here.
 
     Returns
     -------
     float
         Seconds of audio per second, the domains added up. The measurement takes two times
-        ``samples`` (rounded up to a latent frame) in every domain; the first lets the backend
-        get ready and is not timed.
+        ``samples`` in every domain, or with `chunked` in all stretches of one domain that are made
+        at a time, each rounded up to a latent frame; the first lets the backend get ready and is
+        not timed.
     """
     encoder = model.config.encoder
-    latent = torch.zeros(1, encoder.latent, -(-samples // encoder.pool))
+    decoders = [model.decoders[name] for name in (names[:1] if chunked else names)]
+    streams = chunks.STREAMS * thread_count() if chunked else 1
+    latent = torch.zeros(streams, encoder.latent, -(-samples // (encoder.pool * streams)))
     latent = latent.to(next(model.parameters()).device)
     for _ in range(2):
         began = time.perf_counter()
-        decode(model, names, latent, 1, temperature=temperature, backend=backend)
-    seconds = latent.shape[2] * encoder.pool / sound.SAMPLE_RATE * len(names)
+        generate_many(decoders, latent, temperature=temperature, backend=backend)
+    seconds = latent.shape[2] * encoder.pool / sound.SAMPLE_RATE * len(decoders) * streams
     return seconds / (time.perf_counter() - began)

@@ -66,8 +66,8 @@ def compute():
     answers = [{"domain": "ab"[i % 2], "answer": "ab"[i % 3 == 0]} for i in range(12)]
     return {
         "pitch": {
-            "same notes": pitch.evaluate(bright, soft),
-            "other notes": pitch.evaluate(bright, other),
+            "same notes": pitch.evaluate(bright, soft, melody=True),
+            "other notes": pitch.evaluate(bright, other, melody=True),
         },
         "notes": {
             "melody": notes.evaluate(SCORE, bright, melody=True),
@@ -86,7 +86,8 @@ def compute():
         "nsynth": nsynth.agreement(points[0], points[0] + 0.5 * points[1]),
         "blending": blending.evaluate(np.concatenate([bright, soft]), 1.9, 2.1)
         | blending.creativity(bright, [soft, other]),
-        "listening": listening.opinion(ratings(rng)[:-7]) | listening.lineup(answers, "ab"),
+        "opinion": listening.opinion(ratings(rng)[:-7]),
+        "lineup": {k: v for k, v in listening.lineup(answers, "ab").items() if k != "domains"},
     }
 
 

@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from umtlib.audio import SAMPLE_RATE
 from umtlib.errors import CorpusError
 
-SAMPLE_RATE = 16_000
 SPLITS = ("train", "val", "test")
 MANIFEST = "manifest.jsonl"
 SKIPPED = "skipped.jsonl"
@@ -134,7 +134,8 @@ def read_manifest(path: Path) -> Iterator[Track]:
     """Yield the tracks of a manifest; `CorpusError` names the line that cannot be read."""
     if not path.is_file():
         raise CorpusError(
-            f"{path.parent} is no corpus: it has no {path.name}; make one with 'umt corpus'"
+            f"{path.parent} is no corpus: it has no {path.name}; make one from it by "
+            "'umt corpus folder', 'nsynth' or 'musicnet'"
         )
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):

@@ -12,9 +12,9 @@ import tarfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
-from types import MappingProxyType
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 import pooch
@@ -22,22 +22,41 @@ import requests
 
 from umtlib.errors import CorpusError
 
-_NSYNTH = "https://storage.googleapis.com/magentadata/datasets/nsynth/nsynth-{}.jsonwav.tar.gz"
-_MUSICNET = "https://zenodo.org/records/5120004/files/"
 
-# The publishers' addresses. They publish no sha256, so that of a first download is to be noted.
+class Published(NamedTuple):
+    """A file as its publisher offers it: the address, and a checksum as pooch writes it."""
+
+    url: str
+    checksum: str
+
+
+_NSYNTH = "https://storage.googleapis.com/download.magenta.tensorflow.org/datasets/nsynth/nsynth-"
+_MUSICNET = "https://zenodo.org/records/5120004/files/musicnet"
+
+# MD5 is what both servers state: Zenodo on the record's page, Google's storage as the ETag. Looked
+# up, not computed from a download.
 FILES = {
-    "nsynth-train": _NSYNTH.format("train"),
-    "nsynth-valid": _NSYNTH.format("valid"),
-    "nsynth-test": _NSYNTH.format("test"),
-    "musicnet": _MUSICNET + "musicnet.tar.gz",
-    "musicnet-metadata": _MUSICNET + "musicnet_metadata.csv",
+    "nsynth-train": Published(
+        f"{_NSYNTH}train.jsonwav.tar.gz", "md5:fde6665a93865503ba598b9fac388660"
+    ),
+    "nsynth-valid": Published(
+        f"{_NSYNTH}valid.jsonwav.tar.gz", "md5:87e94a00a19b6dbc99cf6d4c0c0cae87"
+    ),
+    "nsynth-test": Published(
+        f"{_NSYNTH}test.jsonwav.tar.gz", "md5:5e6f8719bf7e16ad0a00d518b78af77d"
+    ),
+    "musicnet": Published(f"{_MUSICNET}.tar.gz", "md5:844764911fa0d5b97c97da944a057590"),
+    "musicnet-metadata": Published(
+        f"{_MUSICNET}_metadata.csv", "md5:1caef62cee9c875235e62aac368b49d8"
+    ),
 }
 RETRIES = 4
 TIMEOUT = (20, 60)  # seconds to connect, and between two pieces
 MOST_BYTES = 64 << 30  # of an unpacked archive; the largest real one, nsynth-train, has 37 GB
 MOST_FILES = 1_000_000
 _CHUNK = 1 << 16  # bytes; of a broken connection up to so much is lost
+_MOST_HEADER = 16 << 20  # bytes
+_MOST_PADDING = 16 << 20  # bytes; tar pads to 10 KB, or to what it is told
 
 Progress = Callable[[str, int, int], None]
 
@@ -45,7 +64,7 @@ Progress = Callable[[str, int, int], None]
 def fetch(
     url: str,
     folder: str | os.PathLike,
-    sha256: str | None = None,
+    checksum: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Download a file into a cache, unless it is there.
@@ -56,8 +75,8 @@ def fetch(
         The file; its last part becomes the name in the cache.
     folder : path
         The cache.
-    sha256 : str, optional
-        The file's hex digest. Without one only the length is checked.
+    checksum : str, optional
+        Such as ``"sha256:..."`` or ``"md5:..."``. Without one only the length is checked.
     progress : callable, optional
         Called with the name, bytes so far, and bytes in all (0 where the server does not say).
 
@@ -74,7 +93,7 @@ def fetch(
     if name in ("", ".", ".."):
         raise CorpusError(f"{url} names no file")
     store = pooch.create(
-        folder, base_url="", registry={name: sha256 and f"sha256:{sha256}"}, urls={name: url},
+        folder, base_url="", registry={name: checksum}, urls={name: url},
         retry_if_failed=RETRIES,
     )  # fmt: skip
     part = Path(folder, f"{name}.part")
@@ -96,18 +115,19 @@ def _resume(url: str, part: Path, progress: Progress | None) -> None:
     # Compressed on the way, lengths and ranges would be of something else than the file.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as reply:
-        goes_on = reply.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        if have and not (reply.status_code == 206 and goes_on):
+        if have and not _goes_on(reply, have):
             part.unlink()
             if not reply.ok:  # such as 416: what is there is longer than the file
                 raise ValueError(f"the server cannot go on after {have} bytes")
             have = 0
         reply.raise_for_status()
-        if "text/html" in reply.headers.get("Content-Type", ""):
-            raise ValueError("the server sends a web page in place of the file")
         total = have + int(reply.headers.get("Content-Length", 0))
+        pieces = reply.iter_content(_CHUNK)
+        first = next(pieces, b"")
+        if _is_page(reply, first):
+            raise ValueError("the server sends a web page in place of the file")
         with part.open("ab") as file:
-            for piece in reply.iter_content(_CHUNK):
+            for piece in chain([first], pieces):
                 file.write(piece)
                 have += len(piece)
                 if progress:
@@ -116,22 +136,26 @@ def _resume(url: str, part: Path, progress: Progress | None) -> None:
         raise ValueError(f"the connection broke after {have} of {total} bytes")
 
 
-def obtain(
-    names: Iterable[str],
-    root: str | os.PathLike,
-    sha256: Mapping[str, str] = MappingProxyType({}),
-    progress: Progress | None = None,
-) -> Path:
+def _goes_on(reply: requests.Response, have: int) -> bool:
+    starts_there = reply.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+    return reply.status_code == 206 and starts_there
+
+
+def _is_page(reply: requests.Response, start: bytes) -> bool:
+    """Say whether a reply is HTML, by what the server calls it or by how it starts."""
+    called = "text/html" in reply.headers.get("Content-Type", "")
+    return called or start.lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
+def obtain(names: Iterable[str], root: str | os.PathLike, progress: Progress | None = None) -> Path:
     """Download and unpack public data sets, in the layout that `nsynth` and `musicnet` read.
 
     Parameters
     ----------
     names : iterable of str
-        Of `FILES`. What is there already is kept.
+        Of `FILES`. What is in ``root`` already is kept, and nothing is asked of the network for it.
     root : path
-        The folder to put them in; the archives stay in its ``.downloads``.
-    sha256 : mapping
-        Hex digests by name, where they are known.
+        The folder to put them in. The archives stay in its ``.downloads``; they may be removed.
     progress : callable, optional
         As in `fetch`.
 
@@ -147,11 +171,14 @@ def obtain(
     """
     root = Path(root)
     for name in names:
-        file = fetch(FILES[name], root / ".downloads", sha256.get(name), progress)
-        if file.suffix == ".csv":
-            shutil.copyfile(file, root / file.name)
-        elif not (root / name).exists():
-            _unpack_named(file, root, name)
+        url, checksum = FILES[name]
+        file = url.rsplit("/", 1)[-1]
+        if (root / name).exists() or (root / file).exists():
+            continue
+        if file.endswith(".tar.gz"):
+            _unpack_named(fetch(url, root / ".downloads", checksum, progress), root, name)
+        else:
+            fetch(url, root, checksum, progress)
     return root
 
 
@@ -174,11 +201,11 @@ def _unpack_named(archive: Path, root: Path, name: str) -> None:
 
 
 class Member(NamedTuple):
-    """A file of an archive, and a function that opens it."""
+    """A file of an archive and a function that opens it, or a folder without one."""
 
     name: str
     size: int
-    open: Callable[[], IO[bytes]]
+    open: Callable[[], IO[bytes]] | None
 
 
 def unpack(
@@ -215,8 +242,9 @@ def unpack(
     folder = Path(folder)
     if folder.exists():
         raise CorpusError(f"{folder} exists already; choose another folder")
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    part = folder.with_name(f".{folder.name}.part")
     try:
+        shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
         part.mkdir(parents=True)
         _unpack_into(part, _members(Path(archive)), most_bytes, most_files)
         part.rename(folder)
@@ -237,6 +265,8 @@ def _unpack_into(part: Path, members: Iterator[Member], most_bytes: int, most_fi
         if total > most_bytes or count > most_files:
             raise CorpusError(f"unfolds to more than {most_bytes} bytes or {most_files} files")
         target = part / _safe(member.name)
+        if member.open is None:
+            continue  # made with the first file in it
         _check_new(member.name, seen)
         target.parent.mkdir(parents=True, exist_ok=True)
         with member.open() as source, target.open("xb") as file:
@@ -255,14 +285,12 @@ def _safe(name: str) -> str:
 
 
 def _check_new(name: str, seen: dict[str, str]) -> None:
-    """Refuse names, of files or of folders, that are one on some file systems."""
-    pieces = name.split("/")
-    for end in range(1, len(pieces) + 1):
-        path = "/".join(pieces[:end])
-        folded = unicodedata.normalize("NFC", path).casefold()
-        if seen.setdefault(folded, path) != path or (end == len(pieces) and f"{folded}/" in seen):
-            raise CorpusError(f"the names {path[:200]!r} and {seen[folded][:200]!r} collide")
-    seen[f"{folded}/"] = name
+    """Refuse names, of files or of folders, that differ but are one on some file systems."""
+    path = PurePosixPath(name)
+    for place in map(str, (path, *path.parents)):
+        folded = unicodedata.normalize("NFC", place).casefold()
+        if seen.setdefault(folded, place) != place:
+            raise CorpusError(f"the names {place[:200]!r} and {seen[folded][:200]!r} collide")
 
 
 def _members(archive: Path) -> Iterator[Member]:
@@ -275,15 +303,20 @@ def _members(archive: Path) -> Iterator[Member]:
         with _Careful(file) if packed else file as plain:
             with tarfile.open(fileobj=plain, mode="r:") as tar:
                 for info in tar:
-                    if info.isdir():
-                        _safe(info.name)
-                        continue
-                    if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                    if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
                         raise CorpusError(f"{info.name[:200]!r} is a link or a device")
-                    yield Member(info.name, info.size, lambda info=info: tar.extractfile(info))
+                    opened = None if info.isdir() else lambda info=info: tar.extractfile(info)
+                    yield Member(info.name, info.size, opened)
                     tar.members = []  # tarfile remembers every header; nothing here asks twice
-            while plain.read(_CHUNK):  # gzip's checksum comes at the very end
-                pass
+            _read_to_end(plain)
+
+
+def _read_to_end(file: IO[bytes]) -> None:
+    """Skip a tar archive's padding: gzip's checksum comes after it, at the very end."""
+    for _ in range(_MOST_PADDING // _CHUNK):
+        if not file.read(_CHUNK):
+            return
+    raise CorpusError("goes on long after its last file")
 
 
 class _Careful(gzip.GzipFile):
@@ -293,7 +326,7 @@ class _Careful(gzip.GzipFile):
         super().__init__(fileobj=file, mode="rb")
 
     def read(self, size: int | None = -1) -> bytes:
-        if size is None or not 0 <= size <= 256 * _CHUNK:
+        if size is None or not 0 <= size <= _MOST_HEADER:
             raise CorpusError("a header is too long")
         return super().read(size)
 
@@ -304,7 +337,5 @@ def _zip_members(archive: Path) -> Iterator[Member]:
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise CorpusError(f"{info.filename[:200]!r} is a link or a device")
-            if info.is_dir():
-                _safe(info.filename.rstrip("/"))
-                continue
-            yield Member(info.filename, info.file_size, lambda info=info: packed.open(info))
+            opened = None if info.is_dir() else lambda info=info: packed.open(info)
+            yield Member(info.filename.removesuffix("/"), info.file_size, opened)

@@ -79,7 +79,7 @@ def _check(domains: Mapping[str, str | os.PathLike], out: Path) -> dict[str, Pat
     for root in roots.values():
         if not root.is_dir():
             raise CorpusError(f"{root} is no folder; give NAME=FOLDER")
-    places = [out.resolve(), *(root.resolve() for root in roots.values())]
+    places = [Path(os.path.realpath(place)) for place in (out, *roots.values())]
     for number, place in enumerate(places):
         for other in places[:number] + places[number + 1 :]:
             if place.is_relative_to(other):

@@ -13,7 +13,7 @@ import pretty_midi
 import soundfile
 import soxr
 
-from umtlib.corpora.corpus import SAMPLE_RATE
+from umtlib.audio import CEILING, LEVEL, SAMPLE_RATE
 from umtlib.corpora.performing import Note
 from umtlib.errors import CorpusError
 
@@ -30,8 +30,6 @@ SOUNDFONTS = (
     "/usr/share/soundfonts/FluidR3_GM.sf2",
     "/usr/local/share/soundfonts/FluidR3_GM.sf2",
 )
-LEVEL = 10 ** (-20 / 20)  # root mean square of every track, of full scale
-CEILING = 10 ** (-1 / 20)  # no sample is louder
 _RENDER_RATE = 48_000  # three times ours: fluidsynth's own interpolation aliases less up there
 _TAIL = 0.5  # seconds of reverberation kept after the last note
 

@@ -83,8 +83,7 @@ def build(
         if not chosen:
             raise CorpusError(f"no recording of {folder} is of domain {name!r}: {expression}")
         items += [_item(folder, name, row) for row in chosen]
-    twice = {item.name for item in items}
-    if len(twice) != len(items):
+    if len({item.name for item in items}) != len(items):
         raise CorpusError("a recording is of two domains; make the expressions exclude each other")
     return prepare(items, out, **settings)
 

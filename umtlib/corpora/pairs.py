@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from umtlib.corpora.corpus import SAMPLE_RATE
+from umtlib.audio import SAMPLE_RATE
 from umtlib.errors import CorpusError
 
 PAIRS = "paired/pairs.jsonl"

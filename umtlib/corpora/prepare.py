@@ -15,7 +15,7 @@ import json
 import os
 import re
 import tempfile
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -30,7 +30,8 @@ import numpy as np
 import soundfile
 
 from umtlib import audio
-from umtlib.corpora.corpus import MANIFEST, SAMPLE_RATE, SKIPPED, Track, sha256, write_manifest
+from umtlib.audio import SAMPLE_RATE
+from umtlib.corpora.corpus import MANIFEST, SKIPPED, Track, sha256, write_manifest
 from umtlib.errors import AudioError, CorpusError
 
 Progress = Callable[[str, int, int], None]
@@ -108,11 +109,17 @@ class Summary:
 
 
 def shard() -> tuple[int, int]:
-    """Return this process's rank and the number of processes, as ``torchrun`` announces them."""
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if not 0 <= rank < world:
-        raise CorpusError(f"RANK {rank} must be from 0 to WORLD_SIZE - 1 = {world - 1}")
-    return rank, world
+    """Return this process's rank and the number of processes, as ``torchrun`` announces them.
+
+    Raises
+    ------
+    CorpusError
+        If the environment's ``RANK`` and ``WORLD_SIZE`` make no sense.
+    """
+    rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+        raise CorpusError(f"RANK {rank!r} must be a number from 0 to below WORLD_SIZE, {world!r}")
+    return int(rank), int(world)
 
 
 def stamp(path: str | os.PathLike) -> str:
@@ -229,23 +236,34 @@ def in_parallel(work: Callable[[Item], dict], items: list[Item], workers: int) -
     if not workers:
         yield from map(work, items)
         return
-    queue, suspects, broken = iter(items), {}, True
-    while broken:
-        broken, running, item = False, {}, None
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    queue, suspects = deque(items), []
+    while queue:
+        running: dict[Future, Item] = {}
+        with _pool(workers) as pool:
             try:
-                for item in queue:
-                    running[pool.submit(work, item)] = item
-                    if len(running) >= 4 * workers:
-                        yield from _finished(running)
-                while running:
+                while queue or running:
+                    while queue and len(running) < 4 * workers:
+                        future = pool.submit(work, queue[0])  # where the pool is broken, it raises
+                        running[future] = queue.popleft()
                     yield from _finished(running)
             except BrokenProcessPool:
-                broken = True
-                suspects |= {i.key: i for i in (*running.values(), item)}
+                suspects += running.values()
             finally:
                 pool.shutdown(cancel_futures=True)
-    yield from _one_by_one(work, list(suspects.values()))
+    yield from _one_by_one(work, suspects)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """Start processes; where they cannot even start, no file is to blame."""
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        pool.submit(os.getpid).result()
+    except BrokenProcessPool as error:
+        raise CorpusError(
+            "no process can be started to decode in; in a script, call this below "
+            "'if __name__ == \"__main__\":', or give workers=0"
+        ) from error
+    return pool
 
 
 def _finished(running: dict[Future, Item]) -> Iterator[dict]:
@@ -257,7 +275,7 @@ def _finished(running: dict[Future, Item]) -> Iterator[dict]:
 
 def _one_by_one(work: Callable[[Item], dict], items: list[Item]) -> Iterator[dict]:
     while items:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        with _pool(1) as pool:
             with suppress(BrokenProcessPool):
                 while items:
                     yield pool.submit(work, items[-1]).result()

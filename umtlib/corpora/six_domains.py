@@ -21,17 +21,10 @@ import numpy as np
 import soundfile
 from pretty_midi import program_to_instrument_name
 
+from umtlib.audio import SAMPLE_RATE, native, replacing
 from umtlib.corpora import instruments
 from umtlib.corpora import scores as score_library
-from umtlib.corpora.corpus import (
-    MANIFEST,
-    SAMPLE_RATE,
-    SKIPPED,
-    SPLITS,
-    Track,
-    sha256,
-    write_manifest,
-)
+from umtlib.corpora.corpus import MANIFEST, SKIPPED, SPLITS, Track, sha256, write_manifest
 from umtlib.corpora.instruments import DOMAINS, UNSEEN
 from umtlib.corpora.pairs import PAIR_SECONDS, PAIRS
 from umtlib.corpora.performing import Performance, perform
@@ -290,12 +283,11 @@ def _source(take: Take, parts: list[instruments.Part]) -> dict:
 def _write(job: Job, file: str, samples: np.ndarray) -> None:
     path = job.out / file
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     kind = {".wav": "WAV", ".flac": "FLAC"}[job.size.suffix]
     if kind == "FLAC":
         samples = _coarsen(samples)
-    soundfile.write(part, samples, SAMPLE_RATE, subtype="PCM_16", format=kind)
-    part.replace(path)
+    with replacing(path) as part:
+        soundfile.write(native(part), samples, SAMPLE_RATE, subtype="PCM_16", format=kind)
 
 
 def _coarsen(samples: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 from scipy.signal import butter, lfilter, sosfilt
 
-from umtlib.corpora.corpus import SAMPLE_RATE
+from umtlib.audio import SAMPLE_RATE
 
 # Beethoven, Ode to Joy, first phrase: (MIDI pitch, quarter notes).
 ODE_TO_JOY = [(n, 1.0) for n in (81, 81, 82, 84, 84, 82, 81, 79, 77, 77, 79, 81)]

@@ -11,8 +11,10 @@ that are pure functions of arrays, and ``evaluate``, which returns a dict of num
 `latent`            is the latent free of the source domain?
 `transcription`     are the notes in the latent? (the paper's outlook)
 `nsynth`            do the embeddings of a pitch agree across instruments? (the paper's Figure 3)
+`seams`             can one hear where a long translation was cut?
 `blending`          is a blend of two inputs seamless? and how free is a creative decoder?
-`listening`         what did listeners say? opinion scores, the lineup, and the stimuli for both
+`listening`         what did listeners say? opinion scores and the lineup
+`stimuli`           what they are given: blinded packs for both
 ==================  ==========================================================================
 
 `report` asks them all of one model; `features` holds what they listen with.

@@ -20,7 +20,7 @@ from umtlib.errors import EvaluationError
 HOP = 256
 CONTOUR_HOP = 512
 MELS = 64
-FLOOR_DB = -30.0  # of the log-mel spectrum, where levelled music peaks near +30
+FLOOR_DB = -30.0  # of the log-mel spectrum, where levelled music peaks near +20
 LOWEST = 28  # MIDI pitch of the lowest row of the constant-Q spectrum, E1
 BINS_PER_SEMITONE = 3
 SEMITONES = 88  # rows up to 6.3 kHz

@@ -1,11 +1,15 @@
-"""What did listeners say? Opinion scores, the lineup, and the stimuli for both.
+"""What did listeners say? Opinion scores, and the lineup.
 
 Conventions. Ratings are a CSV file in long form, one line per rating, with the columns
 
 * ``rater,clip,system,score`` for opinion scores: ``score`` is 1 (bad) to 5 (excellent); the same
-  ``clip`` name stands for the same source in every system;
+  ``clip`` name stands for the same source in every system. A further column ``group`` (the kind of
+  source, say) makes a table by group, as in the paper;
 * ``rater,clip,domain,answer`` for the lineup: which of the K clips is the source's own
   reconstruction? ``domain`` is the right answer, ``answer`` the given one.
+
+The sheets that come back from a blinded test are brought into this form by
+`umtlib.evaluation.stimuli.unblind`.
 
 **Opinion scores.** A rating is a mean, plus a rater's leniency, plus a clip's merit, plus noise;
 raters and clips are crossed and both are samples of a population. The interval that treats ratings
@@ -15,55 +19,73 @@ estimator is Henderson's first method: sums of squares set equal to their expect
 for any pattern of missing ratings; a negative variance counts as 0.
 
 **Lineup** (section 4.1 of the paper). If translations are as good as reconstructions, nobody can
-find the source among them: answers are spread evenly and the share of right ones is 1/K.
+find the source among them: answers are spread evenly and the share of right ones is 1/K. The test
+against 1/K is exact if the answers are independent, so each lineup is shuffled anew.
 Notebook: ``05_evaluation``.
 """
 
 import csv
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
-import scipy.signal
 import scipy.stats
 
-from umtlib import audio
 from umtlib.errors import EvaluationError
-from umtlib.evaluation.features import excerpt
 
 RATING_COLUMNS = ("rater", "clip", "system", "score")
 LINEUP_COLUMNS = ("rater", "clip", "domain", "answer")
-_LOW_ANCHOR = 1_000.0  # Hz, above which the low anchor has nothing (MUSHRA's is at 3,500)
 
 
-def read(path: str | os.PathLike, columns: Sequence[str] = RATING_COLUMNS) -> list[dict]:
-    """Read ratings from a CSV file.
+def read(path: str | os.PathLike, columns: Sequence[str] | None = None) -> list[dict]:
+    """Read ratings, or another table of a listening test, from a CSV file.
+
+    Parameters
+    ----------
+    path : path
+        In UTF-8.
+    columns : sequence of str, optional
+        That it must have. By default those of the lineup if there is an ``answer``, and else those
+        of opinion scores.
 
     Returns
     -------
     list of dict
-        One per rating, by column; a ``score`` is a float.
+        One per line, by column; a ``score`` is a float.
 
     Raises
     ------
     EvaluationError
         If a column is missing, or a line does not follow the conventions.
     """
-    with open(path, newline="", encoding="utf-8") as file:
-        lines = csv.DictReader(file)
-        if missing := set(columns) - set(lines.fieldnames or ()):
-            raise EvaluationError(f"{path} has no column {sorted(missing)[0]!r}; wanted {columns}")
-        ratings = list(lines)
-    for number, rating in enumerate(ratings, start=2):
-        try:
-            if "score" in columns:
-                rating["score"] = float(rating["score"])
-            if columns == RATING_COLUMNS:
-                validate([rating])
-        except (ValueError, EvaluationError) as error:
-            raise EvaluationError(f"{path}, line {number}: {error}") from error
+    ratings = []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark
+            lines = csv.DictReader(file)
+            if columns is None:
+                is_lineup = "answer" in (lines.fieldnames or ())
+                columns = LINEUP_COLUMNS if is_lineup else RATING_COLUMNS
+            if missing := [name for name in columns if name not in (lines.fieldnames or ())]:
+                wanted = ", ".join(columns)
+                raise EvaluationError(f"{path} has no column {missing[0]!r}; it needs {wanted}")
+            for line in lines:
+                ratings.append(_rating(line, columns, f"{path}, line {lines.line_num}"))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise EvaluationError(f"{path} is no table in UTF-8: {error}; save it as CSV") from error
     return ratings
+
+
+def _rating(line: dict, columns: Sequence[str], where: str) -> dict:
+    if missing := [name for name in columns if not line[name]]:
+        raise EvaluationError(f"{where}: no {missing[0]}; fill it in, or remove the line")
+    if "score" in columns:
+        try:
+            line["score"] = float(line["score"])
+        except ValueError:
+            raise EvaluationError(f"{where}: score {line['score']!r} is no number") from None
+        if not 1 <= line["score"] <= 5:
+            raise EvaluationError(f"{where}: score {line['score']:g} is not in 1 to 5")
+    return line
 
 
 def validate(ratings: Sequence[Mapping]) -> None:
@@ -74,11 +96,16 @@ def validate(ratings: Sequence[Mapping]) -> None:
     EvaluationError
         If a field is missing, or a score is not in 1..5.
     """
+    _check_fields(ratings, RATING_COLUMNS)
     for rating in ratings:
-        if missing := [column for column in RATING_COLUMNS if column not in rating]:
-            raise EvaluationError(f"a rating without {missing[0]!r}: {dict(rating)}")
         if not 1 <= rating["score"] <= 5:
             raise EvaluationError(f"score {rating['score']} is not in 1 to 5")
+
+
+def _check_fields(rows: Sequence[Mapping], names: Sequence[str]) -> None:
+    for row in rows:
+        if missing := [name for name in names if name not in row]:
+            raise EvaluationError(f"a rating without {missing[0]!r}: {dict(row)}")
 
 
 def variances(scores: np.ndarray, raters: np.ndarray, clips: np.ndarray) -> dict[str, float]:
@@ -167,8 +194,9 @@ def screen(ratings: Sequence[Mapping], least: float = 0.25) -> list[str]:
     """Return the raters to leave out: whose scores do not go with those of the others.
 
     As in CrowdMOS: the correlation of a rater's scores with the others' mean scores of the same
-    clip and system is below ``least`` (0.25 there). Raters with fewer than three shared clips, and
-    those who give everything one score, are left out too.
+    clip and system is below ``least`` (0.25 there). Who gives everything one score, while the
+    others tell systems and clips apart, is left out too. Who shares fewer than three of them with
+    others cannot be judged, and stays.
     """
     validate(ratings)
     bad = []
@@ -178,9 +206,10 @@ def screen(ratings: Sequence[Mapping], least: float = 0.25) -> list[str]:
             key = rating["clip"], rating["system"]
             mine = str(rating["rater"]) == rater
             (own if mine else others).setdefault(key, []).append(rating["score"])
-        both = [(np.mean(own[key]), np.mean(others[key])) for key in own if key in others]
-        spread = np.std(both, axis=0).min() if len(both) >= 3 else 0.0
-        if spread < 1e-9 or np.corrcoef(np.transpose(both))[0, 1] < least:
+        both = np.array([(np.mean(own[key]), np.mean(others[key])) for key in own if key in others])
+        if len(both) < 3 or np.ptp(both[:, 1]) < 1e-9:
+            continue
+        if np.ptp(both[:, 0]) < 1e-9 or np.corrcoef(both.T)[0, 1] < least:
             bad.append(rater)
     return bad
 
@@ -191,7 +220,8 @@ def evaluate(ratings: Sequence[Mapping], level: float = 0.95) -> dict:
     Returns
     -------
     dict
-        ``screened`` (raters left out) and ``systems``: for each system what `opinion` returns.
+        ``screened`` (raters left out); ``systems``: for each system what `opinion` returns; and
+        ``groups``: the same for each group, if every rating has a ``group``.
 
     Raises
     ------
@@ -200,14 +230,23 @@ def evaluate(ratings: Sequence[Mapping], level: float = 0.95) -> dict:
     """
     screened = screen(ratings)
     kept = [rating for rating in ratings if str(rating["rater"]) not in screened]
-    systems = {
-        name: opinion([rating for rating in kept if rating["system"] == name], level)
+    groups = sorted({rating.get("group") or "" for rating in ratings})
+    by_group = {
+        name: _by_system([rating for rating in kept if rating["group"] == name], level)
+        for name in groups
+        if "" not in groups
+    }
+    return {"screened": screened, "systems": _by_system(kept, level), "groups": by_group}
+
+
+def _by_system(ratings: Sequence[Mapping], level: float) -> dict[str, dict]:
+    return {
+        name: opinion([rating for rating in ratings if rating["system"] == name], level)
         for name in sorted({rating["system"] for rating in ratings})
     }
-    return {"screened": screened, "systems": systems}
 
 
-def lineup(answers: Sequence[Mapping], domains: Sequence[str]) -> dict:
+def lineup(answers: Sequence[Mapping], domains: Sequence[str], level: float = 0.95) -> dict:
     """Analyse a lineup.
 
     Parameters
@@ -216,20 +255,25 @@ def lineup(answers: Sequence[Mapping], domains: Sequence[str]) -> dict:
         With ``domain`` and ``answer``; see the conventions above.
     domains : sequence of str
         All K of them.
+    level : float
+        Of the interval, in (0, 1).
 
     Returns
     -------
     dict
-        ``confusion`` (rows: right, columns: given), ``diagonal`` (the mean over the domains of the
-        share of right answers, as in the paper; None without answers), ``chance``, ``right`` and
-        ``n``, and ``p``: how probable at least as many right answers are by chance (exact
-        binomial).
+        ``domains``; ``confusion`` (rows: right, columns: given); ``diagonal`` (the mean over the
+        domains of the share of right answers, as in the paper; None without answers); ``chance``;
+        ``right`` and ``n``; ``interval`` (exact, Clopper and Pearson, of the share right / n);
+        ``p``: how probable at least as many right answers are by chance (exact binomial).
 
     Raises
     ------
     EvaluationError
-        If an answer names no domain.
+        If there are no two domains, a field is missing, or an answer names none of the domains.
     """
+    if len(domains) < 2:
+        raise EvaluationError(f"a lineup of {len(domains)} domains; at least two are needed")
+    _check_fields(answers, ("domain", "answer"))
     counts = np.zeros((len(domains), len(domains)), int)
     for answer in answers:
         for name in (answer["domain"], answer["answer"]):
@@ -239,86 +283,14 @@ def lineup(answers: Sequence[Mapping], domains: Sequence[str]) -> dict:
     n, right = int(counts.sum()), int(counts.trace())
     totals = counts.sum(axis=1)
     shares = counts.diagonal()[totals > 0] / totals[totals > 0]
+    interval = scipy.stats.binomtest(right, n).proportion_ci(level, "exact") if n else (0.0, 1.0)
     return {
+        "domains": list(domains),
         "confusion": counts.tolist(),
         "diagonal": float(shares.mean()) if n else None,
         "chance": 1 / len(domains),
         "right": right,
         "n": n,
+        "interval": [float(end) for end in interval],
         "p": float(scipy.stats.binom.sf(right - 1, n, 1 / len(domains))),
     }
-
-
-def pack(
-    clips: Mapping[str, Mapping[str, np.ndarray]], out: str | os.PathLike, *, seed: int = 0
-) -> Path:
-    """Write a blinded stimulus pack: levelled, in random order, under names that tell nothing.
-
-    Parameters
-    ----------
-    clips : mapping
-        From a clip's name to the waveforms of its systems, 16 kHz. From ``"truth"``, where there
-        is one, two more are made: ``"mulaw"`` (hidden reference through 8-bit mu-law) and ``"low"``
-        (low-pass at 1 kHz, the anchor that must be found bad).
-    out : path
-        Folder for the WAV files, ``ratings.csv`` (to be filled in, one copy per rater) and
-        ``key.csv`` (stimulus, clip, system; not for the raters).
-    seed : int
-        Of the order.
-
-    Returns
-    -------
-    Path
-        ``out``.
-    """
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    stimuli = [
-        (clip, system, sound)
-        for clip, systems in clips.items()
-        for system, sound in _with_anchors(systems).items()
-    ]
-    order = np.random.default_rng(seed).permutation(len(stimuli))
-    with (
-        (out / "key.csv").open("w", newline="", encoding="utf-8") as key,
-        (out / "ratings.csv").open("w", newline="", encoding="utf-8") as sheet,
-    ):
-        keys, sheets = csv.writer(key), csv.writer(sheet)
-        keys.writerow(("stimulus", "clip", "system"))
-        sheets.writerow(("rater", "stimulus", "score"))
-        for number, place in enumerate(order):
-            clip, system, sound = stimuli[place]
-            name = f"{number:03d}.wav"
-            audio.write(out / name, excerpt(sound).waveform)
-            keys.writerow((name, clip, system))
-            sheets.writerow(("", name, ""))
-    return out
-
-
-def _with_anchors(systems: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    if "truth" not in systems:
-        return dict(systems)
-    true = excerpt(systems["truth"])
-    filter_ = scipy.signal.butter(8, _LOW_ANCHOR, fs=audio.SAMPLE_RATE, output="sos")
-    low = scipy.signal.sosfiltfilt(filter_, true.waveform).astype(np.float32)
-    return {**systems, "mulaw": true.coded.waveform, "low": low}
-
-
-def unblind(key: str | os.PathLike, sheets: Sequence[str | os.PathLike]) -> list[dict]:
-    """Return the ratings of filled-in sheets of a pack, with its key; see `evaluate`.
-
-    Raises
-    ------
-    EvaluationError
-        If a stimulus is not in the key, or a score is missing or not in 1..5.
-    """
-    names = {row["stimulus"]: row for row in read(key, ("stimulus", "clip", "system"))}
-    ratings = []
-    for sheet in sheets:
-        for row in read(sheet, ("rater", "stimulus", "score")):
-            if row["stimulus"] not in names:
-                raise EvaluationError(f"{sheet}: stimulus {row['stimulus']!r} is not in {key}")
-            found = names[row["stimulus"]]
-            ratings.append({**row, "clip": found["clip"], "system": found["system"]})
-    validate(ratings)
-    return ratings

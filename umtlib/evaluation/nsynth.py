@@ -184,27 +184,31 @@ def _embed(model: MusicTranslator, path: Path) -> np.ndarray:
     return translation.encode(model, audio.level(audio.read(path)))[0].mean(dim=1).numpy()
 
 
-def evaluate(
-    model: MusicTranslator, folder: str | os.PathLike, names: Sequence[str] | None = None
-) -> dict:
+def compare(pitches: Sequence[int], found: dict[str, np.ndarray]) -> dict:
     """Compare the embeddings of instruments, pairwise and each with itself.
 
     Parameters
     ----------
-    model, folder, names
-        As in `embeddings`.
+    pitches, found
+        What `embeddings` returns.
 
     Returns
     -------
     dict
         ``pitches``, and ``pairs``: a list of ``first``, ``second`` and the numbers of `agreement`.
     """
-    pitches, found = embeddings(model, folder, names)
     pairs = [
         {"first": first, "second": second} | agreement(found[first], found[second])
         for first, second in combinations_with_replacement(found, 2)
     ]
-    return {"pitches": pitches, "pairs": pairs}
+    return {"pitches": list(pitches), "pairs": pairs}
+
+
+def evaluate(
+    model: MusicTranslator, folder: str | os.PathLike, names: Sequence[str] | None = None
+) -> dict:
+    """Embed the notes of a folder, and compare them; see `embeddings` and `compare`."""
+    return compare(*embeddings(model, folder, names))
 
 
 def plot(pitches: Sequence[int], found: dict[str, np.ndarray], *, centred: bool = False) -> Figure:

@@ -10,10 +10,14 @@ nor the handling of unvoiced frames; these are ours.
 * ``ncc_centred``, ``dtw_centred``: the same after each contour's mean is subtracted. Frequencies
   are positive, so that uncentred contours of *any* two pieces correlate near .85: read the centred
   ones.
+* ``pyin_ncc``, ``pyin_dtw`` (melodies only): the centred ones on a current tracker: probabilistic
+  YIN (`Excerpt.melody`, hop 256), in semitones, where 0 is the mean over the frames that sound and
+  what a silent frame has. A translation an octave lower is as good.
 * ``chroma``: correlation of the two 12-vectors of pitch-class magnitude in each frame, averaged
   over the frames in which the reference sounds. No shift. The one that serves polyphony.
 
-All are at most 1; an identical copy scores 1 on all; a silent or empty excerpt scores 0.
+All are at most 1; an identical copy scores 1 on all; a silent or empty excerpt scores 0. (A contour
+that never moves, one held note, has nothing that the centred measures could follow: 0.)
 
 Source: Mor et al. 2018, section 4.1. Notebook: ``05_evaluation``.
 """
@@ -22,10 +26,18 @@ import librosa
 import numpy as np
 
 from umtlib.errors import EvaluationError
-from umtlib.evaluation.features import Excerpt, excerpt, same_length, validate_pair
+from umtlib.evaluation.features import (
+    CONTOUR_HOP,
+    HOP,
+    Excerpt,
+    excerpt,
+    same_length,
+    validate_pair,
+)
 
-MOST_SHIFT = 10  # frames
-METRICS = ("ncc", "dtw", "ncc_centred", "dtw_centred", "chroma")
+MOST_SHIFT = 10  # frames of piptrack's contour
+# Those that tell a wrong piece from the right one come first.
+METRICS = ("chroma", "pyin_ncc", "pyin_dtw", "ncc_centred", "dtw_centred", "ncc", "dtw")
 
 
 def validate(reference: np.ndarray, estimate: np.ndarray) -> None:
@@ -45,8 +57,10 @@ def validate(reference: np.ndarray, estimate: np.ndarray) -> None:
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Return <a, b> / (|a| |b|), in [-1, 1]; 0 if one of them is all zero or empty."""
-    product = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / product if product > 1e-12 else 0.0
+    a, b = a.astype(float), b.astype(float)
+    product = np.sqrt((a @ a) * (b @ b))
+    # Rounding can carry a copy a little past 1.
+    return float(np.clip(a @ b / product, -1, 1)) if product > 1e-12 else 0.0
 
 
 def best_shift_correlation(
@@ -116,18 +130,42 @@ def chroma_correlation(reference: np.ndarray, estimate: np.ndarray, sounding: np
     return float(((a * b).sum(axis=0) / np.maximum(norms, 1e-9)).mean())
 
 
-def evaluate(reference: np.ndarray | Excerpt, estimate: np.ndarray | Excerpt) -> dict[str, float]:
+def tune(hertz: np.ndarray) -> np.ndarray:
+    """Return a melody in semitones from its own mean pitch.
+
+    Parameters
+    ----------
+    hertz : np.ndarray
+        Frequency per frame, 0 where there is none, shape (F,).
+
+    Returns
+    -------
+    np.ndarray
+        Shape (F,), 0 where there is none.
+    """
+    heard = hertz > 0
+    semitones = np.zeros(len(hertz))
+    semitones[heard] = 12 * np.log2(hertz[heard])
+    semitones[heard] -= semitones[heard].mean() if heard.any() else 0.0
+    return semitones
+
+
+def evaluate(
+    reference: np.ndarray | Excerpt, estimate: np.ndarray | Excerpt, melody: bool = False
+) -> dict[str, float]:
     """Compare the pitch of an input and its translation.
 
     Parameters
     ----------
     reference, estimate : np.ndarray or Excerpt
         Waveforms, see `umtlib.evaluation.features.excerpt`; equally long.
+    melody : bool
+        No two notes sound together: also give the measures for melodies.
 
     Returns
     -------
     dict
-        A float for each of `METRICS`.
+        Floats by the names in `METRICS`.
 
     Raises
     ------
@@ -139,10 +177,16 @@ def evaluate(reference: np.ndarray | Excerpt, estimate: np.ndarray | Excerpt) ->
     a, b = reference.contour, estimate.contour
     centred = a - a.mean(), b - b.mean()
     frames = same_length(reference.chroma, estimate.chroma)
-    return {
+    result = {
         "ncc": best_shift_correlation(a, b),
         "dtw": warped_correlation(a, b),
         "ncc_centred": best_shift_correlation(*centred),
         "dtw_centred": warped_correlation(*centred),
         "chroma": chroma_correlation(*frames, reference.sounding[: frames[0].shape[1]]),
     }
+    if melody:
+        tunes = tune(reference.melody), tune(estimate.melody)
+        most = MOST_SHIFT * CONTOUR_HOP // HOP
+        result["pyin_ncc"] = best_shift_correlation(*tunes, most=most)
+        result["pyin_dtw"] = warped_correlation(*tunes)
+    return result

@@ -1,7 +1,6 @@
 """The report as pictures; on `matplotlib.figure.Figure`, never on pyplot's global state."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,16 +8,14 @@ from matplotlib.figure import Figure
 _COLOURS = {"translation": "tab:blue", "input": "tab:orange", "truth": "tab:green"}
 
 
-def draw(report: Mapping, out: Path) -> None:
-    """Draw ``truth.png``, ``recogniser.png`` and ``systems.png`` into a folder."""
+def draw(report: Mapping) -> dict[str, Figure]:
+    """Draw a report: figures by name."""
     results = report["results"]
-    pictures = {
+    return {
         "truth": truth(results["pairs"]),
         "recogniser": confusion(results["recogniser"]),
         "systems": systems(results["systems"]),
     }
-    for name, figure in pictures.items():
-        figure.savefig(out / f"{name}.png", dpi=110)
 
 
 def truth(pairs: Mapping) -> Figure:
@@ -73,5 +70,5 @@ def systems(found: Mapping) -> Figure:
     axes.axhline(0, color="k", lw=0.5)
     axes.set_xticks(range(len(metrics)), metrics)
     axes.set_ylabel("1: like the reference")
-    axes.legend(fontsize=8, ncols=2)
+    figure.legend(loc="outside upper center", fontsize=8, ncols=len(found))
     return figure

@@ -9,12 +9,14 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 import umtlib
 from umtlib import audio, translation
@@ -25,7 +27,6 @@ from umtlib.evaluation import (
     blending,
     frechet,
     latent,
-    listening,
     notes,
     nsynth,
     pitch,
@@ -34,6 +35,7 @@ from umtlib.evaluation import (
     truth,
 )
 from umtlib.evaluation.features import Excerpt, excerpt
+from umtlib.evaluation.folder import new_folder
 from umtlib.evaluation.plots import draw
 from umtlib.evaluation.tables import PAPER, tables
 from umtlib.generation import State, draw_uniforms, generate
@@ -48,11 +50,12 @@ SYSTEMS = {
     "input_mulaw": "the input through 8-bit mu-law",
     "noise": "white noise",
     "wrong_excerpt": "another piece, played by the target",
-    "wrong_domain": "the true notes, played by another domain",
+    "wrong_domain": "the true notes, played by a third domain",
     "truth": "the true rendering through 8-bit mu-law",
 }
 METRICS = (*pitch.METRICS, *notes.METRICS, *truth.METRICS)
 _STREAMS = 32  # excerpts generated at a time
+_RETAKEN = 3  # excerpts that are translated twice, to measure how free the decoders are
 
 
 def evaluate(
@@ -78,7 +81,8 @@ def evaluate(
     data : path
         A corpus folder with paired excerpts and held-out tracks.
     out : path, optional
-        Folder to write ``report.json``, ``report.md``, ``rows.csv`` and plots to.
+        Folder to write ``report.json``, ``report.md``, ``rows.csv`` and plots to; must not exist
+        yet, and is there only when it is complete.
     excerpts : int, optional
         Use so many excerpts, spread over the sources; by default all.
     temperature, seed, backend
@@ -86,7 +90,8 @@ def evaluate(
     name : str
         What the report calls the model.
     compare : MusicTranslator, optional
-        Another model, whose latent is probed too; one trained without the confusion loss, say.
+        Another model, whose latent and freedom are measured too; one trained without the confusion
+        loss, say, or with a small latent.
     single_notes : path, optional
         Notes in NSynth's format, to compare embeddings across instruments.
     progress : callable, optional
@@ -100,34 +105,81 @@ def evaluate(
     Raises
     ------
     EvaluationError
-        If the corpus does not have what is needed, or the recogniser does not know a domain.
+        If the corpus does not have what is needed, the recogniser does not know a domain, or
+        ``out`` exists or cannot be written.
     CorpusError
         If it cannot be read.
     """
-    pairs = choose(read_pairs(data), excerpts)
-    judge, corpus = recogniser.load(), Corpus(data)
-    settings = {"temperature": temperature, "seed": seed, "backend": backend}
-    made = translate_pairs(model, pairs, progress=progress, **settings)
-    report = {"model": name, "umtlib": umtlib.__version__, **settings}
-    rows, report["results"] = measure(pairs, model.domains, made, corpus, judge, progress)
-    report["latent"] = latent.evaluate(model, corpus)
-    if compare is not None:
-        report["latent_compared"] = latent.evaluate(compare, corpus)
-    report["transcription"] = transcription.evaluate(model, pairs)
-    report["blending"] = _blends(model, pairs, settings, progress)
-    if single_notes is not None:
-        report["nsynth"] = nsynth.evaluate(model, single_notes)
-    if out is not None:
-        write(report, rows, out)
+    with nullcontext() if out is None else new_folder(out) as part:
+        pairs = choose(read_pairs(data), excerpts)
+        judge, corpus = recogniser.load(), Corpus(data)
+        settings = {"temperature": temperature, "seed": seed, "backend": backend}
+        _check_domains(model.domains, judge)
+        single = single_notes and nsynth.embeddings(model, single_notes)
+        made = translate_pairs(model, pairs, progress=progress, **settings)
+        report = {"model": name, "umtlib": umtlib.__version__, **settings}
+        rows, report["results"] = measure(pairs, model.domains, made, corpus, judge, progress)
+        _tell(progress, "probing", 0, 1)
+        report["latent"] = latent.evaluate(model, corpus)
+        report["transcription"] = transcription.evaluate(model, pairs)
+        report["blending"] = _blends(model, pairs, settings)
+        report["creativity"] = creativity(model, pairs, made, **settings)
+        if compare is not None:
+            report["latent_compared"] = latent.evaluate(compare, corpus)
+            report["creativity_compared"] = creativity(compare, pairs, None, **settings)
+        if single:
+            report["nsynth"] = nsynth.compare(*single)
+        if part is not None:
+            write(report, rows, part, {"nsynth": nsynth.plot(*single)} if single else {})
+        _tell(progress, "probing", 1, 1)
     return report
 
 
-def _blends(model: MusicTranslator, pairs: Sequence[Pair], settings: Mapping, progress) -> list:
+def creativity(
+    model: MusicTranslator,
+    pairs: Sequence[Pair],
+    made: Translations | None,
+    *,
+    seed: int = 0,
+    **settings,
+) -> dict[str, float]:
+    """Translate a few excerpts to the other domains with two seeds; see `blending.creativity`.
+
+    Parameters
+    ----------
+    model : MusicTranslator
+        The model.
+    pairs : sequence of Pair
+        From which the excerpts are chosen, of different sources.
+    made : mapping or None
+        Their translations with this seed, if there are any.
+    seed : int
+        Of the first take; the second has the next one.
+    **settings
+        Temperature, backend, progress; as in `translate_pairs`.
+
+    Returns
+    -------
+    dict
+        Averages of ``kept`` and ``agreed``, and their number ``n``.
+    """
+    few = choose(pairs, _RETAKEN)
+    first = made or translate_pairs(model, few, seed=seed, **settings)
+    second = translate_pairs(model, few, seed=seed + 1, **settings)
+    found = [
+        blending.creativity(pair.audio(), [first[pair.id, domain], second[pair.id, domain]])
+        for pair in few
+        for domain in model.domains
+        if domain != pair.source
+    ]
+    return {name: mean(found, name) for name in ("kept", "agreed")} | {"n": len(found)}
+
+
+def _blends(model: MusicTranslator, pairs: Sequence[Pair], settings: Mapping) -> list[dict]:
     """Blend the first two excerpts of each domain; beside it, the recordings with a hard cut."""
     found = []
-    for done, domain in enumerate(model.domains):
-        _tell(progress, "blending", done, len(model.domains))
-        sounds = [pair.audio() for pair in pairs if pair.source == domain][:2]
+    for domain in model.domains:
+        sounds = [excerpt(pair.audio()).waveform for pair in pairs if pair.source == domain][:2]
         if len(sounds) == 2:
             first, second = sounds
             end = len(first) / audio.SAMPLE_RATE
@@ -182,8 +234,7 @@ def translate_pairs(
     made = {}
     groups = [pairs[first : first + _STREAMS] for first in range(0, len(pairs), _STREAMS)]
     jobs = list(product(groups, domains or model.domains))
-    for done, (group, domain) in enumerate(jobs):
-        _tell(progress, "translating", done, len(jobs))
+    for place, (group, domain) in enumerate(jobs):
         sounds = [audio.level(pair.audio() / np.float32(32_768)) for pair in group]
         latents = [translation.encode(model, sound) for sound in sounds]
         # Excerpts of one corpus are equally long; a shorter one ends in silence.
@@ -195,6 +246,9 @@ def translate_pairs(
         codes = generate(
             model.decoders[domain], torch.cat(padded), uniforms=uniforms.repeat(len(group), 1),
             temperature=temperature, backend=backend,
+            progress=lambda done, place=place, length=uniforms.shape[1]: _tell(
+                progress, "translating", 100 * place + 100 * done // length, 100 * len(jobs)
+            ),
         )  # fmt: skip
         for pair, sound, row in zip(group, sounds, codes, strict=True):
             made[pair.id, domain] = model.to_waveform(row[: len(sound)]).numpy()
@@ -212,55 +266,6 @@ def apply(
         for pair in pairs
         for domain in domains
     }
-
-
-def stimuli(
-    model: MusicTranslator,
-    data: str | os.PathLike,
-    target: str,
-    out: str | os.PathLike,
-    *,
-    excerpts: int | None = None,
-    temperature: float = 1.0,
-    seed: int = 0,
-    backend: str = "auto",
-    progress: Progress | None = None,
-) -> Path:
-    """Write a blinded pack for a test of opinion scores: translations to one domain.
-
-    Parameters
-    ----------
-    model, data, excerpts, temperature, backend, progress
-        As in `evaluate`.
-    target : str
-        The domain.
-    out : path
-        Folder; see `umtlib.evaluation.listening.pack`. Per excerpt it has the source, the
-        translation, the true rendering (hidden reference), that through mu-law, and a low anchor.
-    seed : int
-        Of the translations and the order.
-
-    Returns
-    -------
-    Path
-        ``out``.
-    """
-    (target,) = translation.domains(model, (target,))
-    pairs = [pair for pair in read_pairs(data) if pair.source != target]
-    pairs = choose(pairs, excerpts)
-    made = translate_pairs(
-        model, pairs, (target,),
-        temperature=temperature, seed=seed, backend=backend, progress=progress,
-    )  # fmt: skip
-    clips = {
-        pair.id: {
-            "source": pair.audio(),
-            "translation": made[pair.id, target],
-            "truth": pair.audio(target),
-        }
-        for pair in pairs
-    }
-    return listening.pack(clips, out, seed=seed)
 
 
 def measure(
@@ -298,19 +303,25 @@ def measure(
     EvaluationError
         If a translation is missing or of the wrong length, or a domain is unknown.
     """
-    if unknown := set(domains) - set(judge.domains):
-        raise EvaluationError(f"the recogniser does not know {sorted(unknown)[0]!r}: train one")
+    _check_domains(domains, judge)
     rows, embedded = [], {}
-    for done, pair in enumerate(pairs):
-        _tell(progress, "measuring", done, len(pairs))
+    for done, pair in enumerate(pairs, start=1):
         for target, system, row, points in _measure_pair(pair, pairs, domains, made, judge):
             rows.append(row)
             if pair.source != target:
                 embedded.setdefault((system, target), []).append(points)
+        _tell(progress, "measuring", done, len(pairs))
     results = summarise(rows, domains, judge)
     if corpus is not None:
         results["frechet"] = _frechet(corpus, domains, judge, embedded)
     return rows, results
+
+
+def _check_domains(domains: Sequence[str], judge: recogniser.Recogniser) -> None:
+    if unknown := set(domains) - set(judge.domains):
+        raise EvaluationError(
+            f"the recogniser does not know {sorted(unknown)[0]!r}, only {', '.join(judge.domains)}"
+        )
 
 
 def _measure_pair(pair: Pair, pairs, domains, made, judge):
@@ -336,7 +347,8 @@ def _measure_pair(pair: Pair, pairs, domains, made, judge):
 def _alone(pair: Pair, source: Excerpt, heard: Excerpt, judge: recogniser.Recogniser) -> dict:
     """Return what does not depend on the target."""
     called = judge.domains[int(judge.probabilities(heard).argmax())]
-    found = pitch.evaluate(source, heard) | notes.evaluate(pair.notes, heard, pair.melody)
+    found = pitch.evaluate(source, heard, pair.melody)
+    found |= notes.evaluate(pair.notes, heard, pair.melody)
     return {"called": called} | found
 
 
@@ -356,15 +368,17 @@ def _noise(sound: Excerpt) -> Excerpt:
 
 def _wrong(pair: Pair, pairs: Sequence[Pair], target: str) -> dict[str, Excerpt]:
     """Return the true rendering of another piece, and that of this one by another domain."""
-    place, domains = pairs.index(pair), sorted(name for name in pair.files if "/" not in name)
-    found = {}
+    place, found = pairs.index(pair), {}
     for other in (*pairs[place + 1 :], *pairs[:place]):
         if other.piece != pair.piece:
             found["wrong_excerpt"] = _rendering(other, target)
             break
-    if len(domains) > 1:
-        other_domain = domains[(domains.index(target) + 1) % len(domains)]
-        found["wrong_domain"] = _rendering(pair, other_domain)
+    names = sorted(name for name in pair.files if "/" not in name)
+    turn = names.index(target)
+    for name in (*names[turn + 1 :], *names[:turn]):
+        if name != pair.source:  # that would be the input
+            found["wrong_domain"] = _rendering(pair, name)
+            break
     return found
 
 
@@ -437,18 +451,9 @@ def _called(rows: Sequence[Mapping], judge: recogniser.Recogniser) -> dict:
 
 def _targets(results: Mapping, of: Mapping[str, list], domains: Sequence[str]) -> list[dict]:
     """Compare with what the project set itself to reach."""
-    right = results["recogniser"]["translation"]["by_domain"]
+    right = [results["recogniser"][s]["by_domain"].values() for s in ("translation", "truth")]
     ours, true = (results["systems"][system] for system in ("translation", "truth"))
-    whistled = {
-        system: [
-            mean((r for r in rows if (r["source"], r["target"]) == ("unseen/whistle", d)), "melody")
-            for d in domains
-        ]
-        for system, rows in of.items()
-    }  # fmt: skip
-    found = [
-        ("recognised as the target, worst domain", 0.9, min(right.values(), default=None), None)
-    ]
+    found = [("recognised as the target, worst domain", 0.9, *map(_lowest, right))]
     for source, paper in PAPER.items():
         for metric, wanted in zip(("ncc", "dtw"), paper["network"], strict=True):
             values = [results["to_piano"][source][s][metric] for s in ("translation", "truth")]
@@ -457,10 +462,13 @@ def _targets(results: Mapping, of: Mapping[str, list], domains: Sequence[str]) -
         (f"{m}, all", w, ours[m], true[m]) for m, w in (("ncc_centred", 0.6), ("chroma", 0.5))
     ]
     for metric, sign in (("log_mel", -1), ("note_f", 1)):
-        better = _closer(results["pairs"], domains, metric, sign)
-        found.append((f"pairs closer to the truth than the input is, {metric}", 1.0, better, None))
-    worst = [_lowest(whistled[system]) for system in ("translation", "truth")]
-    found.append(("melody of the whistle, worst domain", 0.7, *worst))
+        values = (
+            _closer(results["pairs"], domains, s, metric, sign) for s in ("translation", "truth")
+        )
+        found.append((f"pairs closer to the truth than the input is, {metric}", 1.0, *values))
+    for metric, what in (("melody", ""), ("melody_chroma", ", in any octave")):
+        values = (_whistled(of[s], domains, metric) for s in ("translation", "truth"))
+        found.append((f"melody of the whistle{what}, worst domain", 0.7, *values))
     return [
         {"target": what, "wanted": wanted, "reached": value, "truth": ceiling,
          "met": None if value is None else value >= wanted}
@@ -472,19 +480,29 @@ def _lowest(values: Iterable[float | None]) -> float | None:
     return min((value for value in values if value is not None), default=None)
 
 
-def _closer(by_pair: Mapping, domains: Sequence[str], metric: str, sign: int) -> float | None:
-    """Return the part of the pairs of two domains in which the translation beats the input."""
+def _whistled(rows: Sequence[Mapping], domains: Sequence[str], metric: str) -> float | None:
+    """Return the average over the whistled excerpts, in the worst domain."""
+    rows = [row for row in rows if row["source"] == "unseen/whistle"]
+    return _lowest(mean((r for r in rows if r["target"] == name), metric) for name in domains)
+
+
+def _closer(
+    by_pair: Mapping, domains: Sequence[str], system: str, metric: str, sign: int
+) -> float | None:
+    """Return the part of the pairs of two domains in which a system beats the input."""
     wins = []
     for source, target in product(domains, domains):
         cell = by_pair.get(source, {}).get(target)
-        if source != target and cell and cell["translation"][metric] is not None:
-            wins.append(sign * (cell["translation"][metric] - cell["input"][metric]) > 0)
+        if source != target and cell and cell[system][metric] is not None:
+            wins.append(sign * (cell[system][metric] - cell["input"][metric]) > 0)
     return float(np.mean(wins)) if wins else None
 
 
 def _frechet(corpus: Corpus, domains: Sequence[str], judge, embedded: Mapping) -> dict:
     results = {}
     for target in domains:
+        if ("translation", target) not in embedded:
+            continue  # every excerpt comes from this domain
         tracks = corpus.select(target, "val") + corpus.select(target, "test")
         if not tracks:
             raise EvaluationError(f"{corpus.folder} has no held-out tracks of {target}")
@@ -497,10 +515,10 @@ def _frechet(corpus: Corpus, domains: Sequence[str], judge, embedded: Mapping) -
     return results
 
 
-def write(report: dict, rows: Sequence[Mapping], out: str | os.PathLike) -> None:
-    """Write ``report.json``, ``report.md``, ``rows.csv`` and the plots to a folder."""
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+def write(
+    report: dict, rows: Sequence[Mapping], out: Path, pictures: Mapping[str, Figure] | None = None
+) -> None:
+    """Write ``report.json``, ``report.md``, ``rows.csv`` and plots to a folder that is there."""
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     (out / "report.md").write_text(tables(report), encoding="utf-8")
     with (out / "rows.csv").open("w", newline="", encoding="utf-8") as file:
@@ -508,7 +526,8 @@ def write(report: dict, rows: Sequence[Mapping], out: str | os.PathLike) -> None
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    draw(report, out)
+    for name, figure in {**draw(report), **(pictures or {})}.items():
+        figure.savefig(out / f"{name}.png", dpi=110)
 
 
 def _tell(progress: Progress | None, stage: str, done: int, total: int) -> None:

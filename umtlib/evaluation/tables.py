@@ -1,4 +1,4 @@
-"""The report as Markdown tables, each with a sentence on how to read it."""
+"""Reports as Markdown tables, each with a sentence on how to read it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,6 +12,7 @@ PAPER = {
     "unseen": {
         "E": (0.76, 0.97), "M": (0.72, 0.95), "A": (0.75, 0.94), "network": (0.88, 0.98)},
 }  # fmt: skip
+_MET = {True: "yes", False: "no", None: None}
 _DISTANCES = ("log_mel", "timbre")  # less is better
 
 
@@ -23,14 +24,21 @@ def tables(report: Mapping) -> str:
         f"{results['excerpts']} excerpts; temperature {report['temperature']}, seed "
         f"{report['seed']}; umtlib {report['umtlib']}. A dash: not applicable.",
         *_targets(results["targets"]),
+        *measured(results),
+        *_probes(report),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def measured(results: Mapping) -> list[str]:
+    """Return what `umtlib.evaluation.report.measure` says of translations, as Markdown's blocks."""
+    return [
         *_systems(results["systems"]),
         *_to_piano(results["to_piano"]),
         *_pairs(results["pairs"]),
         *_recogniser(results["recogniser"]),
         *_frechet(results.get("frechet", {})),
-        *_probes(report),
     ]
-    return "\n\n".join(parts) + "\n"
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence]) -> str:
@@ -46,10 +54,7 @@ def _cell(value) -> str:
 
 
 def _targets(targets: Sequence[Mapping]) -> list[str]:
-    rows = [
-        (t["target"], t["wanted"], t["reached"], t["truth"], "yes" if t["met"] else "no")
-        for t in targets
-    ]
+    rows = [(t["target"], t["wanted"], t["reached"], t["truth"], _MET[t["met"]]) for t in targets]
     header = ("target", "wanted", "reached", "the true rendering reaches", "met")
     note = "Where the true rendering itself does not reach a target, no translator can."
     return ["## Targets", markdown(header, rows), note]
@@ -59,10 +64,11 @@ def _systems(systems: Mapping) -> list[str]:
     metrics = list(next(iter(systems.values())))
     rows = [(name, *values.values()) for name, values in systems.items()]
     note = (
-        "Averages over all excerpts and targets other than the source. `ncc` to `chroma` compare "
-        "with the input, `note_f` to `melody_chroma` with the score, `log_mel` to `chroma_cosine` "
-        f"with the true rendering; in {' and '.join(_DISTANCES)} less is better. `ncc` and `dtw` "
-        "are the paper's, and say next to nothing: look at another piece and at white noise."
+        "Averages over all excerpts and targets other than the source. `chroma` to `dtw` compare "
+        "with the input (`pyin_` for melodies only), `note_f` to `melody_chroma` with the score, "
+        "`log_mel` to `chroma_cosine` with the true rendering; in "
+        f"{' and '.join(_DISTANCES)} less is better. `ncc` and `dtw` are the paper's, and say next "
+        "to nothing: look at another piece and at white noise."
     )
     return ["## The translations and what stands in for them", markdown(("", *metrics), rows), note]
 
@@ -74,7 +80,12 @@ def _to_piano(groups: Mapping) -> list[str]:
         (f"paper: {who}", *("{:.2f} / {:.2f}".format(*PAPER[g][who]) for g in names))
         for who in ("E", "M", "A", "network")
     ]
-    for kind, metrics in (("", ("ncc", "dtw")), (", centred", ("ncc_centred", "dtw_centred"))):
+    kinds = {
+        "": ("ncc", "dtw"),
+        ", centred": ("ncc_centred", "dtw_centred"),
+        ", pyin, melodies": ("pyin_ncc", "pyin_dtw"),
+    }
+    for kind, metrics in kinds.items():
         for system in groups[names[0]]:
             cells = ([groups[g][system][m] for m in metrics] for g in names)
             rows.append((system + kind, *(_two(cell) for cell in cells)))
@@ -117,8 +128,9 @@ def _frechet(results: Mapping) -> list[str]:
     if not results:
         return []
     systems = list(next(iter(results.values())))
+    counts = ("reference_windows", "windows")
     rows = [
-        (target, found[systems[0]]["reference_windows"], found[systems[0]]["windows"])
+        (target, *(found[systems[0]][name] for name in counts))
         + tuple(found[system]["distance"] for system in systems)
         for target, found in results.items()
     ]
@@ -145,8 +157,55 @@ def _probes(report: Mapping) -> list[str]:
     if report.get("blending"):
         rows = [list(found.values()) for found in report["blending"]]
         parts += ["## Blending: the seam", markdown(("domain", "blend", "hard cut"), rows)]
+    if "creativity" in report:
+        names = {"creativity": "the model", "creativity_compared": "the model compared"}
+        rows = [(title, *report[name].values()) for name, title in names.items() if name in report]
+        note = (
+            "Chroma correlation of translations with their input (kept), and of those of two seeds "
+            "with each other (agreed)."
+        )
+        parts += ["## How free the decoders are", markdown(("", "kept", "agreed", "n"), rows), note]
     if "nsynth" in report:
         found = report["nsynth"]["pairs"]
         rows = [list(pair.values()) for pair in found]
         parts += ["## Embeddings of single notes (cosines)", markdown(list(found[0]), rows)]
     return parts
+
+
+def opinion(found: Mapping) -> str:
+    """Return `umtlib.evaluation.listening.evaluate` as Markdown: per group like the paper's."""
+    groups = found["groups"]
+    parts = ["Mean and SD, by group", markdown(("", *groups), _by_group(found))] if groups else []
+    rows = [
+        (name, result["n"], _mean_sd(result), result["naive"], result["interval"])
+        for name, result in found["systems"].items()
+    ]
+    header = ("", "n", "mean±SD", "± if ratings were independent", "± raters and clips sampled")
+    screened = ", ".join(found["screened"]) or "nobody"
+    return "\n\n".join([*parts, "All ratings", markdown(header, rows), f"Left out: {screened}."])
+
+
+def _by_group(found: Mapping) -> list[tuple]:
+    return [
+        (name, *(_mean_sd(systems.get(name)) for systems in found["groups"].values()))
+        for name in found["systems"]
+    ]
+
+
+def _mean_sd(result: Mapping | None) -> str | None:
+    if result is None or result["sd"] is None:
+        return None
+    return f"{result['mean']:.2f}±{result['sd']:.2f}"
+
+
+def lineup(found: Mapping) -> str:
+    """Return `umtlib.evaluation.listening.lineup` as Markdown."""
+    names = found["domains"]
+    rows = [(name, *row) for name, row in zip(names, found["confusion"], strict=True)]
+    low, high = found["interval"]
+    return "\n\n".join([
+        markdown((r"source \ answer", *names), rows),
+        f"{found['right']} of {found['n']} right, {low:.3f} to {high:.3f} of all; mean of the "
+        f"diagonal {_cell(found['diagonal'])}, by chance {found['chance']:.3f}; as many by chance: "
+        f"p = {found['p']:.3g}.",
+    ])  # fmt: skip

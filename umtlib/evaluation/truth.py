@@ -7,9 +7,10 @@ between levelled excerpts, and 0 for a perfect copy.
   floor 50 dB below the peaks). Wrong notes, wrong timbre and wrong timing all cost.
 * ``timbre``: Euclidean distance of the averages of what the domain recogniser makes of the
   cepstrum's statistics (24 values in [-1, 1]; `umtlib.evaluation.recogniser`): *how* it sounds,
-  with little regard of which notes are played. Plain averages of MFCCs do not serve: with them the
-  right instrument with another piece is nearer than a wrong instrument with the same piece in 56 %
-  of comparisons at best (8 coefficients); with this in 96 %.
+  with little regard of which notes are played. Plain averages of MFCCs do not serve: on the paired
+  excerpts of ``data/mini`` the right instrument with another piece is nearer than a wrong
+  instrument with the same piece in 57 % of comparisons at best (4 coefficients); with this in 92 %.
+  It knows domains only: white noise is as far away as a wrong instrument, not farther.
 * ``chroma_cosine``: cosine of the pitch-class magnitudes per frame, averaged, in [0, 1].
 
 Silence and empty input are at the distance of the floor. Read each number between two others that

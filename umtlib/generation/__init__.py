@@ -1,7 +1,8 @@
 """From latent to audio: one function, several generators behind it.
 
-``reference`` is slow and obvious, the oracle of the others; ``cpu`` is compiled on first use. All
-of them choose the same codes when given the same random numbers. Notebook: ``04_generation``.
+``reference`` is slow and obvious, the oracle of the others; ``cpu`` and ``cuda`` are compiled on
+first use. All of them choose the same codes when given the same random numbers. Notebook:
+``04_generation``.
 """
 
 import math
@@ -17,13 +18,13 @@ import torch
 from torch import Tensor
 
 from umtlib.decoder import Decoder
-from umtlib.errors import GenerationError
-from umtlib.generation import build, cpu, reference
+from umtlib.errors import GenerationError, NativeError
+from umtlib.generation import cpu, cuda, reference
 from umtlib.generation.sampling import State, choose, draw_uniforms
 
 __all__ = ["BACKENDS", "State", "choose", "draw_uniforms", "fastest", "generate", "generate_many"]
 
-BACKENDS = ("cpu", "reference")  # fastest first
+BACKENDS = ("cuda", "cpu", "reference")  # fastest first
 DTYPES = (torch.float32, torch.bfloat16)
 PIECE = 4_000  # samples per call of a backend: how often progress is told and Ctrl-C is heard
 
@@ -56,7 +57,7 @@ def generate(
         A CPU generator; by default torch's own.
     temperature : float
         1 samples the model's distribution, less sharpens it, 0 takes the most probable code.
-    backend : {"auto", "cpu", "reference"}
+    backend : {"auto", "cuda", "cpu", "reference"}
         Which generator; ``"auto"`` takes the fastest one that runs here.
     dtype : torch.dtype, optional
         float32 (the default) chooses the codes of the reference; bfloat16, of the ``"cpu"``
@@ -131,7 +132,8 @@ def generate_many(
             decoders, uniforms or [None] * count, states or [State() for _ in decoders], strict=True
         )
     ]
-    _run_together(jobs, threads, progress)
+    on_gpu = [job for job in jobs if job.run is cuda.run]  # there threads only wait
+    _run_together(jobs, max(threads, len(on_gpu)), progress)
     return [job.codes for job in jobs]
 
 
@@ -145,17 +147,25 @@ def thread_count(threads: int | None = None) -> int:
 
 
 @cache
-def fastest() -> str:
-    """Return the name of the fastest backend that runs here.
+def fastest(dtype: torch.dtype = torch.float32) -> str:
+    """Return the name of the fastest backend that runs here and computes in a number format.
 
     Warns
     -----
     RuntimeWarning
-        Once, if the kernel cannot be compiled and PyTorch has to do.
+        Once, if there is a GPU that cannot be used, or if the kernel for the CPU cannot be
+        compiled and PyTorch has to do.
     """
+    if dtype == torch.float32 and torch.cuda.is_available():
+        try:
+            cuda.check(cuda.find())
+            return "cuda"
+        except GenerationError as error:
+            text = f"{error}. Generating on the CPU instead."
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
     try:
-        build.load()
-    except GenerationError as error:
+        cpu.library()
+    except NativeError as error:
         text = f"{error}. Generating with PyTorch instead: hundreds of times slower."
         warnings.warn(text, RuntimeWarning, stacklevel=3)
         return "reference"
@@ -168,8 +178,8 @@ class _Job:
     def __init__(
         self, decoder, latent, uniforms, generator, temperature, backend, dtype, threads, state
     ):
-        backend = fastest() if backend == "auto" else backend
         dtype = torch.float32 if dtype is None else dtype
+        backend = fastest(dtype) if backend == "auto" else backend
         _check(decoder, latent, uniforms, temperature, backend, dtype)
         owner = (backend, dtype, latent.shape[0], id(decoder))
         if state.owner not in (None, owner):
@@ -183,6 +193,8 @@ class _Job:
         self.run, self.options = reference.run, {}
         if backend == "cpu":
             self.run, self.options = cpu.run, {"dtype": dtype, "threads": threads}
+        elif backend == "cuda":
+            self.run = cuda.run
         self.done = 0
         self.codes = torch.empty(latent.shape[0], latent.shape[2] * decoder.pool, dtype=torch.long)
         if uniforms is None:
@@ -254,5 +266,5 @@ def _check(decoder, latent, uniforms, temperature, backend, dtype) -> None:
         raise GenerationError(f"temperature {temperature} must be 0 or more")
     if backend not in BACKENDS:
         raise GenerationError(f"unknown backend {backend!r}; choose auto, {', '.join(BACKENDS)}")
-    if dtype not in DTYPES or (backend == "reference" and dtype != torch.float32):
+    if dtype not in DTYPES or (backend != "cpu" and dtype != torch.float32):
         raise GenerationError(f"the {backend} backend does not compute in {dtype}")

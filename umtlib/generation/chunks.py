@@ -9,6 +9,7 @@ phase. The cuts are an approximation, the only one in this package. Notebook: ``
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,8 @@ from umtlib.generation import generate, thread_count
 RATE = 16_000
 FADE = 400  # samples of cross-fade: 25 ms
 SLACK = 0.15  # how far from its even place a cut may move, in lengths of a stretch
+STREAMS = 6  # per thread: as many as share a weight while it is in a register
+FEWEST = 4  # times as many streams as exact generation has: then cutting pays
 
 
 def frame_levels(waveform: Tensor, pool: int) -> Tensor:
@@ -51,6 +54,47 @@ def quiet_cuts(levels: Tensor, length: int) -> list[int]:
     return [*cuts, len(levels)]
 
 
+def plan(decoder: Decoder, levels: Tensor, seconds: float | None = None) -> list[int]:
+    """Choose where `generate_long` cuts; see `quiet_cuts`.
+
+    Parameters
+    ----------
+    decoder : Decoder
+        A stretch has at least the length of its receptive field.
+    levels : Tensor
+        Power of the input in every frame, shape (F,); see `frame_levels`.
+    seconds : float, optional
+        Length of a stretch. Default: 5 s, or 8 receptive fields if that is more.
+    """
+    pool, reach = decoder.pool, _reach(decoder)
+    length = math.ceil((seconds or max(5.0, 8 * decoder.receptive_field / RATE)) * RATE / pool)
+    return quiet_cuts(levels, max(length, reach))
+
+
+def _reach(decoder: Decoder) -> int:
+    """Return the frames that a receptive field spans."""
+    return math.ceil(decoder.receptive_field / decoder.pool)
+
+
+def pays(stretches: int, domains: int = 1, threads: int | None = None) -> bool:
+    """Tell whether cutting is worth its approximation: whether it makes many more streams.
+
+    Exact generation has one stream per domain, and gives each a thread as long as there are enough.
+    Stretches fill all threads, and share the weights that a thread reads: six of them are made 2.0
+    (``small``) to 2.8 times (``paper``) as fast as one; see ``docs/generation.md``.
+
+    Parameters
+    ----------
+    stretches : int
+        How many `plan` makes of the input.
+    domains : int
+        How many are made from the input.
+    threads : int, optional
+        As in `umtlib.generation.generate`.
+    """
+    return stretches >= FEWEST * min(domains, thread_count(threads))
+
+
 def generate_long(
     decoder: Decoder,
     latent: Tensor,
@@ -77,7 +121,7 @@ def generate_long(
     decode : callable
         mu-law codes to a waveform.
     seconds : float, optional
-        Length of a stretch. Default: 5 s, or 8 receptive fields if that is more.
+        Length of a stretch; see `plan`.
     streams : int, optional
         Stretches at a time; default 6 per thread.
     generator : torch.Generator, optional
@@ -93,24 +137,30 @@ def generate_long(
         float32 waveform in [-1, 1], shape (samples,); together F * pool samples.
     """
     threads = thread_count(threads)
-    pool, reach = decoder.pool, math.ceil(decoder.receptive_field / decoder.pool)
-    length = math.ceil((seconds or max(5.0, 8 * decoder.receptive_field / RATE)) * RATE / pool)
-    cuts = quiet_cuts(levels, max(length, reach))
+    pool, cuts = decoder.pool, plan(decoder, levels, seconds)
     stretches = list(zip(cuts, cuts[1:], strict=False))
     fade, tail, done = min(FADE, pool), None, 0
-    for some in torch.arange(len(stretches)).split(streams or 6 * threads):
+    for some in torch.arange(len(stretches)).split(streams or STREAMS * threads):
         batch = [stretches[i] for i in some]
-        starts = [max(0, first - reach) for first, _ in batch]
+        starts = [max(0, first - _reach(decoder)) for first, _ in batch]
         longest = max(last + 1 - start for start, (_, last) in zip(starts, batch, strict=True))
         frames = torch.arange(longest) + torch.tensor(starts)[:, None]  # (B, frames)
         parts = latent[:, frames.clamp(max=latent.shape[1] - 1)].transpose(0, 1)
-        codes = generate(decoder, parts, generator=generator, threads=threads, **options)
+        tell = None
+        if progress is not None:
+            share = (batch[-1][1] - batch[0][0]) / longest  # of what is made, warm-up left out
+            tell = partial(_tell, progress, done, share)
+        codes = generate(
+            decoder, parts, generator=generator, threads=threads, progress=tell, **options
+        )
         for row, start, (first, last) in zip(codes, starts, batch, strict=True):
             audio = decode(row[(first - start) * pool : (last - start) * pool + fade])
             yield _joined(tail, audio[:-fade])
             tail, done = audio[-fade:], done + (last - first) * pool
-        if progress is not None:
-            progress(done)
+
+
+def _tell(progress: Callable[[int], None], before: int, share: float, made: int) -> None:
+    progress(before + round(share * made))
 
 
 def _joined(tail: Tensor | None, audio: Tensor) -> Tensor:
@@ -119,4 +169,4 @@ def _joined(tail: Tensor | None, audio: Tensor) -> Tensor:
         return audio
     angle = (torch.arange(len(tail)) + 0.5) / len(tail) * (math.pi / 2)
     mixed = tail * angle.cos() + audio[: len(tail)] * angle.sin()
-    return torch.cat([mixed, audio[len(tail) :]])
+    return torch.cat([mixed.clamp(-1, 1), audio[len(tail) :]])  # constant power: peaks may add up

@@ -12,9 +12,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from umtlib import native
 from umtlib.decoder import Decoder
 from umtlib.errors import GenerationError
-from umtlib.generation import build
 from umtlib.generation.sampling import State
 from umtlib.generation.weights import Weights, gather
 
@@ -35,8 +35,9 @@ class _Call(Structure):  # `Call` in kernel.cpp
     )
 
 
-def _library() -> ctypes.CDLL:
-    library = build.load()
+def library() -> ctypes.CDLL:
+    """Return the compiled kernel; see `umtlib.native.load`."""
+    library = native.load("generation/kernel.cpp")
     library.umt_pack.argtypes = [POINTER(_Source), ctypes.c_int]
     library.umt_pack.restype = c_void_p
     library.umt_free.argtypes = library.umt_state_words.argtypes = [c_void_p]
@@ -50,7 +51,7 @@ class Network:
     """A decoder's weights, cut to the kernel's panels. Freed with the object."""
 
     def __init__(self, decoder: Decoder, dtype: torch.dtype):
-        self.library = _library()
+        self.library = library()
         weights, config = gather(decoder), decoder.config
         dilations = torch.tensor([layer.dilation for layer in decoder.layers], dtype=torch.int32)
         source = _Source(

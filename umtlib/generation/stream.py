@@ -35,7 +35,10 @@ def stream(
 ) -> Iterator[Tensor]:
     """Translate audio block by block, as it arrives.
 
-    The result is that of translating the whole input at once. Memory does not grow.
+    The result is that of `umtlib.translate` of the whole input with the same seed, up to the
+    rounding of the encoder's sums. But that brings a recording to the level of the training audio
+    first, by one gain that cannot be known before its end: here the caller does (see
+    `umtlib.audio.level_gain`). Memory does not grow.
 
     Parameters
     ----------
@@ -62,20 +65,42 @@ def stream(
     """
     if to not in model.domains:
         raise ConfigError(f"unknown domain {to!r}; this model has {', '.join(model.domains)}")
-    decoder, state, line = model.decoders[to], State(), _Line(model.encoder)
+    state = State()
+    for latent, heard in encode_blocks(model, blocks, hop):
+        codes = generate(model.decoders[to], latent, state=state, **options)
+        yield model.to_waveform(codes[0, : len(heard)])
 
-    def translate(frames: int) -> Tensor:
-        latent = line.take(frames)[None]
-        codes = generate(decoder, latent, state=state, **options)
-        return model.to_waveform(codes[0])
 
+def encode_blocks(
+    model: MusicTranslator, blocks: Iterable[Tensor | np.ndarray], frames: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Encode audio block by block, in memory that does not grow.
+
+    Windows overlap by as much as the encoder can see, so the latent does not depend on the cuts.
+
+    Parameters
+    ----------
+    model : MusicTranslator
+        The translator.
+    blocks : iterable of array
+        Waveform at 16 kHz in [-1, 1], each of shape (samples,), of any lengths.
+    frames : int
+        Latent frames at a time; the last time what is left.
+
+    Yields
+    ------
+    latent : Tensor
+        Shape (1, latent, frames), on the model's device.
+    heard : Tensor
+        The mu-law codes of these frames, uint8, shape (samples,).
+    """
+    line = _Line(model.encoder)
     for block in blocks:
         line.put(model.to_codes(torch.as_tensor(block, dtype=torch.float32)))
-        while line.ready() >= hop:
-            yield translate(hop)
+        while line.ready() >= frames:
+            yield line.take(frames)
     if line.left():
-        length = line.left()
-        yield translate(math.ceil(length / decoder.pool))[:length]
+        yield line.take(math.ceil(line.left() / line.pool))
 
 
 def encode_frames(encoder: Encoder, codes: Tensor, first: int, last: int) -> Tensor:
@@ -95,9 +120,9 @@ def encode_frames(encoder: Encoder, codes: Tensor, first: int, last: int) -> Ten
     Tensor
         Shape (latent, last - first); what `encoder` makes of all of `codes`, up to rounding.
     """
-    pool = encoder.config.pool
+    pool, device = encoder.config.pool, next(encoder.parameters()).device
     start = max(0, first - math.ceil(encoder.reach / pool))
-    window = codes[start * pool : last * pool + encoder.reach].long()
+    window = codes[start * pool : last * pool + encoder.reach].to(device).long()
     with torch.inference_mode():
         return encoder(window[None])[0, :, first - start : last - start]
 
@@ -111,7 +136,7 @@ class _Line:
         self.next = 0  # first frame that is not yet taken, counted from the start of `codes`
 
     def put(self, codes: Tensor) -> None:
-        self.codes = torch.cat([self.codes, codes.to(torch.uint8)])
+        self.codes = torch.cat([self.codes, codes.to("cpu", torch.uint8)])
 
     def left(self) -> int:
         """Samples that are not yet translated."""
@@ -121,10 +146,11 @@ class _Line:
         """Frames that no later sample can change."""
         return max(0, (self.left() - self.encoder.reach) // self.pool)
 
-    def take(self, frames: int) -> Tensor:
-        """Encode the next frames, shape (latent, frames)."""
-        latent = encode_frames(self.encoder, self.codes, self.next, self.next + frames)
+    def take(self, frames: int) -> tuple[Tensor, Tensor]:
+        """Encode the next frames: latent (1, latent, frames), and their codes."""
+        latent = encode_frames(self.encoder, self.codes, self.next, self.next + frames)[None]
+        heard = self.codes[self.next * self.pool : (self.next + frames) * self.pool]
         keep = math.ceil(self.encoder.reach / self.pool)
         drop = max(0, self.next + frames - keep)
         self.codes, self.next = self.codes[drop * self.pool :], self.next + frames - drop
-        return latent
+        return latent, heard

@@ -1,7 +1,7 @@
-"""Compiles `kernel.cpp` with the machine's own compiler, once, and keeps the result.
+"""Compiles the package's C++ files with the machine's own compiler, once, and keeps the results.
 
 A wheel would have to choose between the processors of today and those of ten years ago; compiled
-where it runs, the kernel uses what is there. One subprocess and `ctypes` do it: the kernel needs no
+where it runs, the code uses what is there. One subprocess and `ctypes` do it: the files need no
 Python headers, so setuptools (absent from many environments) and an extension module would add
 nothing.
 """
@@ -20,35 +20,45 @@ from pathlib import Path
 
 import pooch
 
-from umtlib.errors import GenerationError
+from umtlib.errors import NativeError
 
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread")
+FLAGS += ("-fno-math-errno", "-fno-trapping-math")  # nobody asks for them, and they cost vectors
 NATIVE = ("-march=native", "-mcpu=native", "")  # the first that the compiler takes
 
 
 @cache
-def load() -> ctypes.CDLL:
-    """Return the compiled kernel, compiling it if this machine has not done so before.
+def load(name: str) -> ctypes.CDLL:
+    """Return a compiled file of this package, compiling it if this machine has not done so before.
 
     The library lies in the user's cache folder (``UMT_CACHE`` overrides it), under a name that
     depends on the source, the compiler and the processor. It is written under another name and
     then renamed, so two processes may build at the same time.
 
+    Parameters
+    ----------
+    name : str
+        Its path in the package, such as ``"generation/kernel.cpp"``.
+
     Raises
     ------
-    GenerationError
+    NativeError
         If there is no C++ compiler (``CXX``, ``c++``, ``g++``, ``clang++``), or it fails.
     """
     compiler = _compiler()
-    source = files("umtlib.generation").joinpath("kernel.cpp").read_bytes()
-    folder = Path(os.environ.get("UMT_CACHE") or pooch.os_cache("umtlib"))
-    library = folder / f"kernel-{_key(source, compiler)}.so"
+    source = files("umtlib").joinpath(name).read_bytes()
+    library = cache_folder() / f"{Path(name).stem}-{_key(source, compiler)}.so"
     if not library.exists():
         _compile(compiler, source, library)
     try:
         return ctypes.CDLL(str(library))
     except OSError as error:
-        raise GenerationError(f"{library} cannot be loaded ({error}); delete it") from error
+        raise NativeError(f"{library} cannot be loaded ({error}); delete it") from error
+
+
+def cache_folder() -> Path:
+    """Return where compiled kernels lie: ``UMT_CACHE``, or umtlib's folder in the user's cache."""
+    return Path(os.environ.get("UMT_CACHE") or pooch.os_cache("umtlib"))
 
 
 def _compiler() -> list[str]:
@@ -56,7 +66,7 @@ def _compiler() -> list[str]:
     for command in [wanted] if wanted else [["c++"], ["g++"], ["clang++"]]:
         if path := shutil.which(command[0]):
             return [path, *command[1:]]
-    raise GenerationError("no C++ compiler: install g++ or clang++, or name one in CXX")
+    raise NativeError("no C++ compiler: install g++ or clang++, or name one in CXX")
 
 
 def _key(source: bytes, compiler: list[str]) -> str:
@@ -80,7 +90,7 @@ def _compile(compiler: list[str], source: bytes, library: Path) -> None:
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent, prefix="build-") as folder:
-            text = Path(folder, "kernel.cpp")
+            text = Path(folder, "source.cpp")
             text.write_bytes(source)
             made = text.with_suffix(".so")
             for native in NATIVE:
@@ -91,6 +101,6 @@ def _compile(compiler: list[str], source: bytes, library: Path) -> None:
                     made.replace(library)
                     return
     except OSError as error:
-        raise GenerationError(f"the kernel cannot be built in {library.parent}: {error}") from error
+        raise NativeError(f"the kernel cannot be built in {library.parent}: {error}") from error
     last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-    raise GenerationError(f"{compiler[0]} cannot compile the kernel on {sys.platform}: {last}")
+    raise NativeError(f"{compiler[0]} cannot compile the kernel on {sys.platform}: {last}")
