@@ -108,7 +108,8 @@ umt train --preset small --data corpora/six-domains --out runs/small --start-fro
 
 `runs/first` is an earlier run of 7,126 steps (20 minutes) with an older form of the preset; its decoders, which
 were still alike but for their biases, are the beginning of this one's, and nothing else of it was kept. Why:
-`docs/experiments.md`. So the command alone does not give these weights; without `--start-from` it gives similar ones.
+`docs/experiments.md`. The fall of the learning rate was set at step 4,252 and the
+length, first longer, at step 7,500. So the command alone does not give these weights; without `--start-from` it gives similar ones.
 
 ## Held-out losses at the end
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from umtlib import losses
 from umtlib.batches import Batch
 from umtlib.encoder import Encoder
+from umtlib.errors import ConfigError
 
 FLOOR = 0.05  # of the largest component's size, added to each: small ones are mostly noise
 
@@ -33,7 +34,15 @@ def fit(encoder: Encoder, head: nn.Conv1d, batches: Iterable[Batch]) -> None:
         From the latent to `losses.PITCHES`, kernel 1.
     batches : iterable of Batch
         A few minutes of audio. The same batches give the same weights.
+
+    Raises
+    ------
+    ConfigError
+        If the encoder has no filter bank, or fewer channels than filters.
     """
+    sizes = encoder.config
+    if sizes.front_end != "filterbank" or sizes.channels < sizes.filters:
+        raise ConfigError("regression_batches needs a filterbank, and a channel for each filter")
     heard, wanted = [], []
     for batch in batches:
         energies = encoder.pooled(encoder.front_end.energies(batch.heard))
