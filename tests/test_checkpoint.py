@@ -40,6 +40,23 @@ def test_half_precision_halves_the_file_and_loads_as_float32(model, tmp_path):
         torch.testing.assert_close(loaded.state_dict()[name], value, rtol=2**-11, atol=1e-7)
 
 
+def test_integers_quarter_the_file_and_are_right_to_half_a_unit(model, tmp_path):
+    model.decoders[model.domains[0]].head.weight.data[0] = 0  # a row without a unit of its own
+    checkpoint.save(model, tmp_path / "full")
+    checkpoint.save(model, tmp_path / "small", dtype=torch.int8)
+    full, small = ((tmp_path / n / checkpoint.WEIGHTS).stat().st_size for n in ("full", "small"))
+    assert small < 0.6 * full  # this one has short rows and long names
+    loaded = checkpoint.load(tmp_path / "small").state_dict()
+    assert loaded.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert loaded[name].dtype == torch.float32
+        if value.ndim < 2:
+            torch.testing.assert_close(loaded[name], value, rtol=2**-11, atol=1e-7)
+            continue
+        error, rows = (x.flatten(1).abs() for x in (loaded[name] - value, value))
+        assert (error <= rows.amax(dim=1, keepdim=True) / 253).all(), name  # 254 half units
+
+
 @pytest.mark.parametrize("name", [checkpoint.WEIGHTS, checkpoint.CONFIG])
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
 def test_damage_is_refused_by_name(model, tmp_path, name, damage):

@@ -375,6 +375,19 @@ def test_train_resume_and_translate(umt, small_corpus):
     assert os.listdir("outputs") == ["in.drum.wav"]
 
 
+def test_train_with_changed_settings(umt, small_corpus):
+    command = ["train", "--preset", "tiny", "--data", "corpus", "--out", "run", "--steps", 1]
+    command += ["--workers", 0]
+    assert_refused(umt(*command, "--set", "crop"), "'crop'", "NAME=VALUE", out="run")
+    assert_refused(umt(*command, "--set", "crops=400"), "'crops'", out="run")
+    assert_refused(umt(*command, "--set", "crop=many"), "crop", "'many'", out="run")
+    changes = ["--set", "crop=400", "--set", "input_noise=[0, 8]", "--set", "augment=false"]
+    assert umt(*command, *changes)[0] == 0
+    saved = json.loads(Path("run/step-00000001/training.json").read_text())
+    assert (saved["crop"], saved["input_noise"], saved["augment"]) == (400, [0, 8], False)
+    assert_refused(umt(*command, "--resume"), "another configuration")
+
+
 def test_train_without_a_corpus(umt, work):
     arguments = ["--preset", "tiny", "--data", "nowhere", "--out", "run", "--steps", 1]
     assert_refused(umt("train", *arguments), "nowhere", out="run")

@@ -127,7 +127,7 @@ def start(gpu, decoder, streams, per_block):
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "name, per_block", list(zip(VARIANTS, [1, 2, 4, 8, 16, 1, 16, 4], strict=True))
+    "name, per_block", list(zip(VARIANTS, [1, 2, 4, 8, 16, 1, 16, 4, 1, 4], strict=True))
 )
 def test_the_kernel_chooses_the_codes_of_the_reference(gpu, name, per_block):
     decoder = make_decoder(VARIANTS[name])
@@ -190,7 +190,7 @@ BOUNDARIES = len(BOUNDARY.findall(nvrtc.SOURCE.read_text()))
 
 
 def in_every_order(gpu, per_block):
-    decoder = make_decoder(replace(VARIANTS["codes"], blocks=1, layers=4))
+    decoder = make_decoder(replace(VARIANTS["prediction"], blocks=1, layers=4))
     latent, uniforms = make_input(decoder, batch=2, frames=1)
     for gpu.driver.order in (FORWARDS, BACKWARDS, SHUFFLED):
         state = start(gpu, decoder, 2, per_block)
@@ -234,13 +234,20 @@ SANITIZERS = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 )
 def test_every_address_is_inside(gpu, folder, tmp_path, per_block, right, wrong, said):
     """Under the sanitizers of addresses and of undefined behaviour; and they do look."""
-    decoder = make_decoder(replace(VARIANTS["uneven"], input_kernel=3), pool=30)
+    decoder = make_decoder(replace(VARIANTS["uneven"], input_kernel=3, prediction=19), pool=30)
     latent, uniforms = make_input(decoder, batch=3, frames=1)
     memory = start(gpu, decoder, 3, per_block).memory
     run(cuda, decoder, latent, uniforms, state=State(memory=memory))
     call = gpu.driver.named("cuLaunchKernel")[-1][-1]
     codes, scores = torch.empty(3, 30, dtype=torch.uint8), torch.empty(3, 30, 256)
-    made = {"latent": latent, "uniforms": uniforms, "codes": codes, "scores": scores}
+    predictors = decoder.predictors(latent).contiguous()
+    made = {
+        "latent": latent,
+        "predictors": predictors,
+        "uniforms": uniforms,
+        "codes": codes,
+        "scores": scores,
+    }
     given = memory.blocks.to_bytes(4, sys.byteorder) + bytes(call)
     for name, _ in call._fields_[: len(memory.tensors | made)]:
         content = (memory.tensors | made)[name].numpy().tobytes()
@@ -373,7 +380,9 @@ def test_the_launch_is_what_the_kernel_expects(gpu):
         assert (shared, stream) == (0, 1234)
         assert (call.streams, call.frames, call.pool, call.temperature) == (19, 2, 450, 0.5)
         assert call.scores is None
-        assert all(getattr(call, name) == tensor.data_ptr() for name, tensor in tensors.items())
+        assert all(
+            (getattr(call, name) or 0) == tensor.data_ptr() for name, tensor in tensors.items()
+        )
     assert gpu.driver.named("cuStreamSynchronize") == [[1234]] * 6
     assert [name for name, *_ in gpu.driver.calls[:6]] == [
         "cuInit", "cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent",

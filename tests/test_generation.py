@@ -31,6 +31,8 @@ VARIANTS = {
     "uneven": replace(SMALL, channels=17, skip_channels=5, condition_head=True),
     "wide": replace(SMALL, channels=48, skip_channels=96, input="codes", input_kernel=2),
     "one layer": replace(SMALL, blocks=1, layers=1),
+    "prediction": replace(SMALL, input="codes", input_kernel=2, prediction=19),
+    "scalar, prediction": replace(SMALL, prediction=24, condition_head=True),
 }
 
 

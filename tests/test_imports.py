@@ -15,7 +15,7 @@ PACKAGE = Path(umtlib.__file__).parent
 FLOORS = [
     {"errors"},
     {"native", "config", "mulaw", "audio", "augment", "layers", "team"},
-    {"fused"},
+    {"fused", "prediction"},
     {"encoder", "decoder", "classifier", "corpora"},
     {"translator"},
     {"checkpoint", "official", "generation"},

@@ -14,7 +14,7 @@ import soundfile
 import torch
 import torch.nn.functional as F
 
-from umtlib import checkpoint, losses, mulaw, regression, runs, training, watching
+from umtlib import checkpoint, losses, mulaw, prediction, regression, runs, training, watching
 from umtlib.augment import equalise
 from umtlib.batches import Batch, Crops, loader
 from umtlib.config import Preset, TrainingConfig, preset
@@ -147,6 +147,21 @@ def test_noise_is_of_the_given_size_on_the_decoders_input_only(corpus):
     error = (batch.given - batch.target).float()
     assert error.std().item() == pytest.approx(8.0, rel=0.1)
     assert torch.equal(batch.heard, batch.target)
+
+
+def test_some_inputs_begin_with_silence(corpus):
+    """As many as asked for, up to a sample that is anywhere; what is to be predicted stays."""
+    config = replace(blink().training, crop=2_000, batch=1, input_silence=0.3)
+    crops = Crops(Corpus(corpus), DOMAINS, config, "train", 400)
+    lengths = []
+    for batch in (crops[step] for step in range(400)):
+        changed = (batch.given != batch.target)[0]
+        if changed.any():
+            last = int(changed.nonzero().max())
+            assert (batch.given[0, : last + 1] == mulaw.SILENCE).all()
+            lengths.append(last)
+    assert 90 <= len(lengths) <= 150  # 120 expected
+    assert min(lengths) < 300 and max(lengths) > 1_700
 
 
 def test_missing_domain_is_refused(corpus):
@@ -311,10 +326,85 @@ def test_bounded_confusion_asks_for_chance_and_no_more(corpus):
 
 
 def test_noise_begins_after_the_clean_steps(corpus):
-    config = replace(blink().training, input_noise=(64.0,), clean_steps=3)
+    config = replace(blink().training, input_noise=(64.0,), input_silence=1.0, clean_steps=3)
     crops = Crops(Corpus(corpus), DOMAINS, config, "train", 6)
     clean = [torch.equal(crops[step].given, crops[step].target) for step in range(6)]
     assert clean == [True] * 3 + [False] * 3
+
+
+@pytest.fixture
+def quick_fits(monkeypatch):
+    monkeypatch.setattr(regression, "STEPS", 100)
+
+
+def predicting(**changes):
+    """A few steps of a decoder that is given a prediction."""
+    chosen = blink(average=0.9, regression_batches=12, envelope_batches=12, **changes)
+    encoder = replace(
+        chosen.model.encoder, front_end="filterbank", filters=8, filter_taps=256, pool=200
+    )
+    decoder = replace(chosen.model.decoder, prediction=16)
+    return replace(chosen, model=replace(chosen.model, encoder=encoder, decoder=decoder))
+
+
+def test_an_envelope_tells_the_spectrum_of_its_domain(corpus, quick_fits):
+    """Of other segments, much better than the domain's average spectrum does."""
+    chosen = predicting(crop=8_000)
+    state = training.start(chosen.model, chosen.training)
+    runs._begin(state, chosen.training, Corpus(corpus), None)
+    others = Crops(Corpus(corpus), DOMAINS, replace(chosen.training, seed=1), "train", 6)
+    for batch in (others[step] for step in range(6)):
+        true = prediction.log_spectrum(batch.target, 200)
+        latent = state.model.encode(batch.heard)
+        read = state.model.decoders[batch.domain].envelope(latent)
+        average = true.mean(dim=(0, 1))
+        assert (read - true).square().mean() < 0.7 * (average - true).square().mean()
+
+
+def test_the_encoder_stops_where_it_is_told_to(corpus, tmp_path, quick_fits):
+    """It becomes its average, the envelopes follow; a run that is resumed there ends the same."""
+    chosen = predicting(encoder_steps=6, encoder_rate=0.5)
+    reports = []
+    runs.train(corpus, tmp_path / "a", chosen, 5, on_report=reports.append)
+    before = checkpoint.load(runs.train(corpus, tmp_path / "a", chosen, 6, resume=True))
+    after = checkpoint.load(runs.train(corpus, tmp_path / "a", chosen, 9, resume=True))
+    whole = checkpoint.load(runs.train(corpus, tmp_path / "b", chosen, 9))
+    assert torch.equal(weights(after.encoder), weights(before.encoder))
+    assert torch.equal(weights(after), weights(whole))
+    for domain in DOMAINS:
+        old, new = (model.decoders[domain].envelope for model in (before, after))
+        assert not torch.equal(weights(old), weights(new))
+    assert all("envelope" in line for line in reports if "reconstruction" in line)
+
+
+def test_a_frozen_encoder_and_its_envelopes_stay(corpus, tmp_path, quick_fits):
+    chosen = predicting(encoder_rate=0.0)
+    first = checkpoint.load(runs.train(corpus, tmp_path / "a", chosen, 2))
+    last = checkpoint.load(runs.train(corpus, tmp_path / "a", chosen, 5, resume=True))
+    assert torch.equal(weights(first.encoder), weights(last.encoder))
+    for domain in DOMAINS:
+        old, new = (model.decoders[domain] for model in (first, last))
+        assert torch.equal(weights(old.envelope), weights(new.envelope))
+        assert not torch.equal(weights(old.layers), weights(new.layers))
+
+
+def test_an_envelope_is_a_domains_own_also_while_decoders_are_shared(corpus, tmp_path, quick_fits):
+    chosen = predicting(encoder_rate=0.0, shared_steps=3)
+    begun = training.start(chosen.model, chosen.training)
+    runs._begin(begun, chosen.training, Corpus(corpus), None)
+    trained = checkpoint.load(runs.train(corpus, tmp_path / "a", chosen, 2))
+    for domain in DOMAINS:
+        old, new = (m.decoders[domain].envelope for m in (begun.model, trained))
+        assert torch.equal(weights(old), weights(new))
+
+
+def test_every_weight_has_one_optimizer():
+    chosen = predicting()
+    state = training.start(chosen.model, chosen.training)
+    groups = [optimizer.param_groups[0]["params"] for optimizer in state.optimizers.values()]
+    trained = [id(parameter) for group in groups for parameter in group]
+    wanted = [*state.model.parameters(), *state.spectral_head.parameters()]
+    assert sorted(trained) == sorted(map(id, wanted))
 
 
 def test_regression_lets_the_latent_tell_the_pitches(corpus):

@@ -30,7 +30,8 @@ class Batch:
     heard : Tensor
         What the encoder hears: augmented.
     given : Tensor
-        What the decoder is given as past samples: the target, or the target with noise.
+        What the decoder is given as past samples: the target, or the target with noise, or with
+        silence in place of its beginning.
     target : Tensor
         What the decoder must predict: clean.
     """
@@ -117,6 +118,9 @@ class Crops(Dataset):
         if step < self.config.clean_steps:
             return self._to_codes(heard), target, target
         given = (target + torch.from_numpy(noise).round().long()).clamp(0, mulaw.CODES - 1)
+        if self.config.input_silence and rng.random() < self.config.input_silence:
+            # A generator begins in silence: to leave it, it must have learnt to heed the latent.
+            given[: rng.integers(len(given))] = mulaw.SILENCE
         return self._to_codes(heard), given, target
 
     def _crop(self, domain: str, rng: np.random.Generator) -> np.ndarray:

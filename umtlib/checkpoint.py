@@ -33,6 +33,7 @@ WEIGHTS = "model.safetensors"
 CHECKSUMS = "checksums.json"
 PRETRAINED = Path(__file__).parent / "pretrained"
 STEP = "step-{:08d}"
+UNIT = "/unit"  # behind the name of a matrix of integers: what one is worth, per row
 
 
 def pretrained() -> tuple[str, ...]:
@@ -70,7 +71,7 @@ def load(model: str | os.PathLike = "six-domains-small") -> MusicTranslator:
         folder = newest(folder)
     verify(folder)
     translator = MusicTranslator(read_config(folder))
-    restore(translator, read_tensors(folder / WEIGHTS), folder)
+    restore(translator, _from_int8(read_tensors(folder / WEIGHTS)), folder)
     return translator.eval().requires_grad_(False)
 
 
@@ -86,15 +87,42 @@ def save(
     folder : path
         Must not exist yet.
     dtype : torch.dtype, optional
-        ``torch.float16`` halves the file; by default the model's own.
+        ``torch.float16`` halves the file, ``torch.int8`` halves it again: a matrix is then kept as
+        8-bit integers, each row in units of its own. By default the model's own.
 
     Raises
     ------
     CheckpointError
         If the folder exists or cannot be written.
     """
-    weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    weights = model.state_dict()
+    if dtype == torch.int8:
+        weights = _to_int8(weights)
+    elif dtype is not None:
+        weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
     write(folder, {CONFIG: to_json(model.config).encode(), WEIGHTS: weights})
+
+
+def _to_int8(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = {}
+    for name, tensor in weights.items():
+        if tensor.ndim < 2:
+            found[name] = tensor.half()
+            continue
+        rows = tensor.flatten(1)
+        unit = (rows.abs().amax(dim=1) / 127).clamp(min=1e-12)
+        found[name] = (rows / unit[:, None]).round().to(torch.int8).view_as(tensor)
+        found[name + UNIT] = unit
+    return found
+
+
+def _from_int8(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = {name: tensor for name, tensor in stored.items() if not name.endswith(UNIT)}
+    for name, tensor in found.items():
+        if name + UNIT in stored:
+            unit = stored[name + UNIT]
+            found[name] = tensor * unit.reshape(-1, *[1] * (tensor.ndim - 1))
+    return found
 
 
 def read_config(folder: Path) -> ModelConfig:

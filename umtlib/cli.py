@@ -295,6 +295,15 @@ def train(
     start_from: Annotated[
         str, typer.Option(metavar="MODEL", help="A new run begins with its weights.")
     ] = "",
+    set_: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Change a field of the preset's training, as encoder_rate=0. May be repeated.",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006 (typer copies it)
     workers: Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
@@ -308,7 +317,7 @@ def train(
         data = _as_corpus(data, add_domain, out)
         chosen, initial = _with_domain(model, add_domain, preset)
     corpus = Corpus(data)
-    chosen = chosen or _preset_for(preset, corpus.domains)
+    chosen = _changed(chosen or _preset_for(preset, corpus.domains), set_)
     if start_from:
         initial = _like(start_from, chosen.model)
     with tqdm(total=steps, unit="step", disable=None) as bar:
@@ -337,6 +346,27 @@ def _preset_for(name: str, domains: Sequence[str]):
 
     known = set(domains) == set(config.SIX_DOMAINS)  # the paper's order, where it is the paper's
     return config.preset(name, config.SIX_DOMAINS if known else tuple(domains))
+
+
+def _changed(preset, settings: Sequence[str]):
+    """Return a preset with some fields of its training replaced, each by NAME=VALUE."""
+    import json
+    from dataclasses import replace
+
+    from umtlib import config
+    from umtlib.errors import ConfigError
+
+    values = json.loads(config.to_json(preset.training))
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting!r} must be NAME=VALUE, as learning_rate=1e-3")
+        try:
+            values[name] = json.loads(value)
+        except json.JSONDecodeError:
+            values[name] = value
+    training = config.from_json(config.TrainingConfig, json.dumps(values))
+    return replace(preset, training=training)
 
 
 def _like(model: str, wanted):
@@ -374,7 +404,6 @@ def _with_domain(model: str, name: str, preset: str):
         only=name,
         shared_steps=0,
         spectral_weight=0.0,
-        regression_batches=0,
     )
     return config.Preset(grown.config, alone), grown
 

@@ -56,6 +56,7 @@ class DecoderConfig:
 
     input: Literal["scalar", "codes"] = "scalar"  # one number per sample, or a table of 256 rows
     input_kernel: int = 1  # previous samples that the first layer sees
+    prediction: int = 0  # order of the linear prediction that it sees too; 0: none
     blocks: int = 4
     layers: int = 10
     channels: int = 128  # residual channels
@@ -91,10 +92,20 @@ class ModelConfig:
                     f"domain {name!r}: use letters, digits, '_' and '-' only, and not 'all'"
                 )
         _check_positive(self)
+        if self.decoder.prediction:
+            self._check_prediction()
         if self.encoder.pool % self.encoder.stride:
             raise ConfigError(
                 f"pool {self.encoder.pool} must be a multiple of the filter stride "
                 f"{self.encoder.stride}"
+            )
+
+    def _check_prediction(self) -> None:
+        order, pool = self.decoder.prediction, self.encoder.pool
+        if not 0 < order <= 512 or pool > 1_024 or self.mulaw != "torchaudio":
+            raise ConfigError(
+                f"a prediction of order {order} must be of 1 to 512, with torchaudio's mu-law and "
+                f"a pool of at most 1024, not {self.mulaw!r} and {pool}"
             )
 
 
@@ -121,10 +132,14 @@ class TrainingConfig:
     input_noise: tuple[float, ...] = (
         0.0,
     )  # codes; a crop's teacher-forced input gets one of these
-    clean_steps: int = 0  # the first so many steps have no such noise
+    input_silence: float = 0.0  # share of crops whose input is silent up to a random sample
+    clean_steps: int = 0  # the first so many steps have neither
     spectral_weight: float = 0.0  # weight of regressing a pitch spectrogram from the latent
+    envelope_weight: float = 1e-2  # of regressing the domain's spectrum, for the prediction
+    envelope_batches: int = 0  # it is first fitted to so many
     regression_batches: int = 0  # the encoder's first weights are fitted to so many; 0: random
-    encoder_rate: float = 1.0  # the encoder's learning rate, relative to the decoders'
+    encoder_rate: float = 1.0  # of the encoder and the envelopes, relative to the decoders'
+    encoder_steps: int = 0  # then the encoder stops, and the envelopes are fitted to it; 0: never
     classifier_rate: float = 1.0  # the classifier's, likewise
     average: float = 0.0  # decay of the exponential average of the weights; 0: none
     bf16: bool = False  # autocast, where the processor computes in bfloat16
@@ -145,6 +160,8 @@ class Preset:
 
 def _check_positive(config: Any) -> None:
     for name, value in _leaves(config):
+        if name == "decoder.prediction":
+            continue  # 0: none
         if isinstance(value, int) and not isinstance(value, bool) and value < 1:
             raise ConfigError(f"{name} = {value} must be at least 1")
 
@@ -174,7 +191,12 @@ _SMALL = Preset(
     ModelConfig(
         encoder=EncoderConfig(front_end="filterbank", blocks=1, layers=5),
         decoder=DecoderConfig(
-            input="codes", input_kernel=2, blocks=2, channels=64, skip_channels=64
+            input="codes",
+            input_kernel=2,
+            prediction=128,
+            blocks=2,
+            channels=64,
+            skip_channels=64,
         ),
     ),
     TrainingConfig(
@@ -183,18 +205,21 @@ _SMALL = Preset(
         learning_rate=3e-3,
         decay=1.0,
         warmup_steps=200,
-        cooldown_steps=13_500,
+        cooldown_steps=15_000,
         clip_norm=1.0,
         confusion_weight=0.01,
         confusion_bounded=True,
         classifier_memory=11,
         equalise=12.0,
-        shared_steps=8_000,
-        input_noise=(0.0, 0.0, 2.0, 8.0, 24.0, 64.0),
-        clean_steps=4_000,
+        shared_steps=12_000,
+        input_noise=(0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0),
+        input_silence=0.05,
+        clean_steps=1_500,
         spectral_weight=0.1,
         regression_batches=1_000,
+        envelope_batches=18_000,
         encoder_rate=0.1,
+        encoder_steps=7_000,
         classifier_rate=0.3,
         average=0.999,
         bf16=True,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umtlib import fused, mulaw
+from umtlib import fused, mulaw, prediction
 from umtlib.config import DecoderConfig
 from umtlib.layers import delay, dilations, receptive_field
 
@@ -93,6 +93,9 @@ class Decoder(nn.Module):
         self.config, self.pool = config, pool
         first = CodeInput if config.input == "codes" else ScalarInput
         self.input = first(config.input_kernel, config.channels)
+        if config.prediction:
+            self.envelope = prediction.Envelope(latent)
+            self.predicted = nn.Embedding(mulaw.CODES, config.channels)
         self.input_skip = nn.Linear(config.channels, config.skip_channels)
         self.layers = nn.ModuleList(
             GatedLayer(config, latent, dilation)
@@ -122,7 +125,31 @@ class Decoder(nn.Module):
         """
         length = codes.shape[1]
         codes = F.pad(codes, (0, latent.shape[2] * self.pool - length), value=mulaw.SILENCE)
-        return self.body(self.input(codes), latent)[:, :length].transpose(1, 2)
+        x = self.input(codes)
+        if self.config.prediction:
+            x = x + self.predicted(prediction.predict(codes, self.predictors(latent)))
+        return self.body(x, latent)[:, :length].transpose(1, 2)
+
+    @torch.no_grad()
+    def predictors(self, latent: Tensor) -> Tensor:
+        """Return the linear predictor of every latent frame; see `umtlib.prediction`.
+
+        In training mode it is less damped than in evaluation mode.
+
+        Parameters
+        ----------
+        latent : Tensor
+            Shape (B, latent, F).
+
+        Returns
+        -------
+        Tensor
+            float64, shape (B, F, order); order 0 if the decoder is given no prediction.
+        """
+        if not self.config.prediction:
+            return latent.new_zeros(len(latent), latent.shape[2], 0, dtype=torch.float64)
+        noise = prediction.WHITE_NOISE_IN_TRAINING if self.training else prediction.WHITE_NOISE
+        return prediction.fit(self.envelope.exactly(latent), self.config.prediction, noise)
 
     def body(self, x: Tensor, latent: Tensor) -> Tensor:
         """Return logits (B, T, 256) from the embedded input (B, T, C) and latent (B, L, F)."""
@@ -154,4 +181,5 @@ class Decoder(nn.Module):
     def receptive_field(self) -> int:
         """How many previous samples a prediction depends on: 4,093 in the paper, 256 ms."""
         stack = dilations(self.config.blocks, self.config.layers)
-        return receptive_field(stack, kernel=2) + self.config.input_kernel - 1
+        first = max(self.config.input_kernel, self.config.prediction)
+        return receptive_field(stack, kernel=2) + first - 1

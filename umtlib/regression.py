@@ -1,4 +1,4 @@
-"""The encoder's first weights, fitted by least squares in place of drawn at random.
+"""The first weights around the latent, fitted by least squares in place of drawn at random.
 
 A filter bank's energies say which notes sound. A network that starts from random weights needs
 thousands of steps to let them through to the latent; this starts where those would end. The
@@ -9,16 +9,20 @@ reduced-rank regression: least squares, then the principal components of what it
 scaled to a variance of one. Not in the paper. Notebook: ``03_training``.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umtlib import losses
+from umtlib import losses, prediction
 from umtlib.batches import Batch
 from umtlib.encoder import Encoder
 from umtlib.errors import ConfigError
+from umtlib.translator import MusicTranslator
 
+STEPS, FRAMES, RATE, DECAY = 2_000, 256, 3e-3, 1e-2  # of an envelope's training, with AdamW
 FLOOR = 0.05  # of the largest component's size, added to each: small ones are mostly noise
 
 
@@ -76,3 +80,40 @@ def _let_through(encoder: Encoder, mean: Tensor, spread: Tensor) -> None:
     for layer in encoder.layers:
         nn.init.zeros_(layer.out.weight)
         nn.init.zeros_(layer.out.bias)
+
+
+def fit_envelopes(model: MusicTranslator, batches: Iterable[Batch], seed: int) -> None:
+    """Train the maps from the latent to each domain's spectrum, on latents that no longer change.
+
+    Parameters
+    ----------
+    model : MusicTranslator
+        Its decoders are given a prediction. Nothing but their envelopes is changed.
+    batches : iterable of Batch
+        At least ten minutes of each domain; domains that are not in it keep their maps.
+    seed : int
+        Of the order in which the frames are taken.
+    """
+    latents, wanted = defaultdict(list), defaultdict(list)
+    for batch in batches:
+        with torch.no_grad():
+            latents[batch.domain].append(model.encode(batch.heard).transpose(1, 2).flatten(0, 1))
+            spectrum = prediction.log_spectrum(batch.target, model.config.encoder.pool)
+        wanted[batch.domain].append(spectrum.flatten(0, 1))
+    for domain, rows in latents.items():
+        x, y = torch.cat(rows), torch.cat(wanted[domain])
+        _train(model.decoders[domain].envelope, x, y, torch.Generator().manual_seed(seed))
+
+
+def _train(envelope: prediction.Envelope, x: Tensor, y: Tensor, order: torch.Generator) -> None:
+    with torch.no_grad():
+        envelope.out.weight.zero_()
+        envelope.out.bias.copy_(y.mean(dim=0))
+    adam = torch.optim.AdamW(envelope.parameters(), lr=RATE, weight_decay=DECAY)
+    for step in range(STEPS):
+        adam.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
+        some = torch.randint(len(x), (FRAMES,), generator=order).to(x.device)
+        loss = F.mse_loss(envelope(x[some].T[None])[0], y[some])
+        adam.zero_grad()
+        loss.backward()
+        adam.step()

@@ -28,9 +28,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from umtlib import checkpoint, losses, regression
-from umtlib.batches import Crops, loader
+from umtlib.batches import Batch, Crops, loader
 from umtlib.config import Preset, TrainingConfig, from_json, to_json
 from umtlib.corpora.corpus import Corpus
 from umtlib.errors import CheckpointError, ConfigError, TrainingError
@@ -125,6 +126,8 @@ def train(
         log = _Log(run, state, seconds, config.crop * config.batch * team.size, on_report)
         bad = 0
         for batch in loader(crops, mine, workers):
+            if state.step == config.encoder_steps > 0 and not config.only:
+                _settle(state, config, corpus)
             report = train_step(state, batch.to(team.device), config, steps)
             log.add(batch.domain, report)
             bad = bad + 1 if report["bad"] else 0
@@ -141,7 +144,8 @@ def train(
                 _gather(state, config)
                 if team.rank == 0:
                     found = validate(state.average, corpus, config)
-                    heard = on_validate(state.average, state.step) if on_validate else []
+                    heard = on_validate(state.average.eval(), state.step) if on_validate else []
+                    state.average.train()
                     log.note(found | {"warnings": complaints(found) + heard})
             # Not between bad steps: a run that has gone wrong must not push out what was good.
             if stop or state.step == steps or (state.step % pace.save == 0 and not bad):
@@ -158,18 +162,39 @@ def _due(step: int, every: int, steps: int) -> bool:
 def _begin(state: State, config: TrainingConfig, corpus: Corpus, initial: MusicTranslator | None):
     """Give a new run its first weights, where they are not just random."""
     model = state.model
-    if initial is not None and not config.regression_batches:
+    if initial is not None:
         model.load_state_dict(initial.state_dict())
-    elif initial is not None:  # the latent will be another one
-        model.decoders.load_state_dict(initial.decoders.state_dict())
-    if config.regression_batches:
-        crops = Crops(corpus, model.domains, config, "train", config.regression_batches)
-        batches = (batch.to(state.team.device) for batch in loader(crops, range(len(crops)), 0))
+    elif config.regression_batches:
+        batches = _to_fit(state, config, corpus, config.regression_batches)
         regression.fit(model.encoder, state.spectral_head, batches)
         for decoder in model.decoders.values():
             for layer in decoder.layers:
                 torch.nn.init.zeros_(layer.condition.weight)
+    _fit_envelopes(state, config, corpus)
     state.average.load_state_dict(model.state_dict())
+
+
+def _settle(state: State, config: TrainingConfig, corpus: Corpus) -> None:
+    """End the training of the encoder: from now on it is its average, and all else adapts to it."""
+    state.model.encoder.load_state_dict(state.average.encoder.state_dict())
+    _fit_envelopes(state, config, corpus)
+    for name, decoder in state.model.decoders.items():
+        state.average.decoders[name].envelope.load_state_dict(decoder.envelope.state_dict())
+
+
+def _fit_envelopes(state: State, config: TrainingConfig, corpus: Corpus) -> None:
+    if state.model.config.decoder.prediction and config.envelope_batches:
+        batches = _to_fit(state, config, corpus, config.envelope_batches)
+        regression.fit_envelopes(state.model, batches, config.seed)
+
+
+def _to_fit(state: State, config: TrainingConfig, corpus: Corpus, number: int) -> Iterator[Batch]:
+    """Yield the batches of a regression: the same ones whenever it is made."""
+    names = (config.only,) if config.only else state.model.domains
+    crops = Crops(corpus, names, config, "train", number)
+    batches = loader(crops, range(len(crops)), 0)
+    for batch in tqdm(batches, "fitting", leave=False, disable=None):  # it takes minutes
+        yield batch.to(state.team.device)
 
 
 def _open(

@@ -14,9 +14,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umtlib import losses
+from umtlib import losses, prediction
 from umtlib.batches import Batch
 from umtlib.config import ModelConfig, TrainingConfig
 from umtlib.team import Team
@@ -38,7 +39,8 @@ class State:
     average : MusicTranslator
         What one translates with: the exponential average of the weights, or the model itself.
     optimizers : dict
-        Adam for ``encoder``, ``classifier`` and each ``decoders.<name>``.
+        Adam for ``encoder``, ``classifier`` and each ``decoders.<name>``; if the decoders are given
+        a prediction, also for each ``decoders.<name>.envelope``.
     team : Team
         The processes that train together.
     recent : list of (Tensor, int)
@@ -71,13 +73,22 @@ def start(model_config: ModelConfig, config: TrainingConfig, team: Team = Team()
         torch.manual_seed(config.seed)
         head = nn.Conv1d(model_config.encoder.latent, losses.PITCHES, 1).to(device)
     average = copy.deepcopy(model).requires_grad_(False) if config.average else model
-    parts = {"encoder": [model.encoder, head], "classifier": [model.classifier]}
-    parts |= {f"decoders.{name}": [decoder] for name, decoder in model.decoders.items()}
-    optimizers = {
-        name: torch.optim.Adam([p for m in modules for p in m.parameters()], foreach=True)
-        for name, modules in parts.items()
-    }
+    names = ["encoder", "classifier", *(f"decoders.{name}" for name in model.domains)]
+    if model_config.decoder.prediction:
+        names += [f"decoders.{name}.envelope" for name in model.domains]
+    parts = {name: _part(model, name) for name in names}
+    parts["encoder"] += head.parameters()
+    optimizers = {name: torch.optim.Adam(part, foreach=True) for name, part in parts.items()}
     return State(0, model, head, average, optimizers, team)
+
+
+def _part(model: MusicTranslator, name: str) -> list[nn.Parameter]:
+    """Return what is trained under a name: a module's parameters, but a decoder's not its envelope.
+
+    That reads the latent, as the classifier does, and is no part of the WaveNet.
+    """
+    found = model.get_submodule(name).named_parameters()
+    return [parameter for key, parameter in found if not key.startswith("envelope.")]
 
 
 def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
@@ -113,7 +124,7 @@ def train_step(state: State, batch: Batch, config: TrainingConfig, steps: int) -
     if state.step == config.shared_steps > 0:
         unshare(state, config)
     rate = learning_rate(config, state.step, steps)
-    with autocast(config, batch.target.device), torch.set_grad_enabled(not config.only):
+    with autocast(config, batch.target.device), torch.set_grad_enabled(_learns(state, config)):
         latent = state.model.encode(batch.heard)
     classifier_loss, report = _classification(state, batch, latent.detach(), config)
     good = bool(config.only) or _update(state, classifier_loss, "classifier", rate, config)
@@ -159,10 +170,15 @@ def _reconstruction(
 ) -> dict[str, tuple[float, Tensor]]:
     """Return the losses of restoring the clean audio, each with its weight."""
     parts = {}
-    if config.spectral_weight:
+    if config.spectral_weight and _learns(state, config):
         pitches = losses.pitch_spectrogram(batch.target, state.model.config.encoder.pool)
         found = losses.spectral(state.spectral_head(latent), pitches)
         parts["spectral"] = (config.spectral_weight, found)
+    if _learns_envelope(state, config):
+        spectrum = prediction.log_spectrum(batch.target, state.model.config.encoder.pool)
+        read = state.model.decoders[batch.domain].envelope(latent.detach())
+        # The latent is not asked to serve this: it shall tell the notes, not the instrument.
+        parts["envelope"] = (config.envelope_weight, F.mse_loss(read.float(), spectrum))
     logits = decode(state, batch, latent, shared=state.step < config.shared_steps)
     parts["reconstruction"] = (1.0, losses.reconstruction(logits, batch.target))
     return parts
@@ -170,14 +186,26 @@ def _reconstruction(
 
 def _trained(state: State, kind: str, config: TrainingConfig, rank: int) -> list[str]:
     """Name the parts that a rank trains at this step by a kind of loss."""
-    if config.only:
-        return [f"decoders.{config.only}"]
     if kind == "classifier":
         return ["classifier"]
-    names = {state.domain_of(rank, state.step)}
+    domain = config.only or state.domain_of(rank, state.step)
+    names = {f"decoders.{domain}"}
     if state.step < config.shared_steps:
-        names.add(state.model.domains[0])
-    return ["encoder", *(f"decoders.{name}" for name in sorted(names))]
+        names.add(f"decoders.{state.model.domains[0]}")
+    if _learns_envelope(state, config):
+        names.add(f"decoders.{domain}.envelope")
+    return ["encoder", *sorted(names)] if _learns(state, config) else sorted(names)
+
+
+def _learns(state: State, config: TrainingConfig) -> bool:
+    """Tell whether the encoder is trained at this step."""
+    over = 0 < config.encoder_steps <= state.step
+    return config.encoder_rate > 0 and not config.only and not over
+
+
+def _learns_envelope(state: State, config: TrainingConfig) -> bool:
+    predicts = state.model.config.decoder.prediction > 0
+    return predicts and (bool(config.only) or _learns(state, config))
 
 
 def _update(state: State, loss: Tensor, kind: str, rate: float, config: TrainingConfig) -> bool:
@@ -196,6 +224,7 @@ def _update(state: State, loss: Tensor, kind: str, rate: float, config: Training
     norms = [nn.utils.clip_grad_norm_(group["params"], largest) for group in groups.values()]
     good = not state.team.any(not torch.stack([loss.detach(), *norms]).isfinite().all().item())
     relative = {"encoder": config.encoder_rate, "classifier": config.classifier_rate}
+    relative |= {name: config.encoder_rate for name in groups if name.count(".") == 2}  # envelopes
     for name, group in groups.items():
         group["lr"] = rate * relative.get(name, 1.0)
         if good:
@@ -232,8 +261,7 @@ def _average(state: State, name: str, config: TrainingConfig) -> None:
         return
     # At first the average follows closely, so that it does not remember the random start.
     decay = min(config.average, (1 + state.step) / (10 + state.step))
-    new = [*state.model.get_submodule(name).parameters()]
-    old = [*state.average.get_submodule(name).parameters()]
+    new, old = _part(state.model, name), _part(state.average, name)
     with torch.no_grad():
         torch._foreach_lerp_(old, new, 1 - decay)
 
@@ -255,7 +283,8 @@ def decode(state: State, batch: Batch, latent: Tensor, shared: bool) -> Tensor:
 
 def _is_own(name: str) -> bool:
     """Tell whether a decoder's parameter is its own while the others are shared."""
-    return name.endswith(".taps.bias") and name.startswith("layers.")
+    gate_bias = name.endswith(".taps.bias") and name.startswith("layers.")
+    return gate_bias or name.startswith("envelope.")
 
 
 def spread(state: State, config: TrainingConfig) -> None:
@@ -300,15 +329,17 @@ def collect(state: State) -> None:
     if not state.one_decoder_per_rank:
         return
     own = state.model.domains[state.team.rank]
-    part = f"decoders.{own}"
+    parts = [name for name in state.optimizers if f"{name}.".startswith(f"decoders.{own}.")]
     cpu = torch.device("cpu")
     modules = [
-        {key: value.to(cpu) for key, value in model.get_submodule(part).state_dict().items()}
+        {key: value.to(cpu) for key, value in model.decoders[own].state_dict().items()}
         for model in (state.model, state.average)
     ]
-    received = state.team.gather((modules, state.optimizers[part].state_dict()))
-    for domain, (weights, adam) in zip(state.model.domains, received, strict=True):
+    adams = {name: state.optimizers[name].state_dict() for name in parts}
+    received = state.team.gather((modules, adams))
+    for domain, (weights, adams) in zip(state.model.domains, received, strict=True):
         if domain != own:
             for model, values in zip((state.model, state.average), weights, strict=True):
                 model.decoders[domain].load_state_dict(values)
-            state.optimizers[f"decoders.{domain}"].load_state_dict(adam)
+            for name, adam in adams.items():
+                state.optimizers[name].load_state_dict(adam)

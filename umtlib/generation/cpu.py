@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from umtlib import native
+from umtlib import native, prediction
 from umtlib.decoder import Decoder
 from umtlib.errors import GenerationError
 from umtlib.generation.sampling import State
@@ -22,14 +22,15 @@ from umtlib.generation.weights import Weights, gather
 class _Source(Structure):  # `Source` in kernel.cpp
     _fields_ = (
         [(item.name, c_void_p) for item in fields(Weights)]
-        + [("dilations", c_void_p)]
-        + [(name, c_int32) for name in ("kernel", "layers", "channels", "skip", "latent")]
+        + [(name, c_void_p) for name in ("dilations", "amplitudes", "thresholds")]
+        + [(name, c_int32) for name in ("kernel", "order", "layers", "channels", "skip", "latent")]
     )
 
 
 class _Call(Structure):  # `Call` in kernel.cpp
     _fields_ = (
-        [(name, c_void_p) for name in ("states", "latent", "uniforms", "forced", "codes", "logits")]
+        [(name, c_void_p) for name in ("states", "latent", "predictors", "uniforms")]
+        + [(name, c_void_p) for name in ("forced", "codes", "logits")]
         + [(name, c_int32) for name in ("streams", "frames", "pool", "threads")]
         + [("temperature", c_float)]
     )
@@ -54,10 +55,12 @@ class Network:
         self.library = library()
         weights, config = gather(decoder), decoder.config
         dilations = torch.tensor([layer.dilation for layer in decoder.layers], dtype=torch.int32)
+        constants = prediction.amplitudes(), prediction.thresholds()
         source = _Source(
             *(getattr(weights, item.name).data_ptr() for item in fields(Weights)),
-            dilations.data_ptr(),
+            *(x.data_ptr() for x in (dilations, *constants)),
             config.input_kernel,
+            config.prediction,
             len(decoder.layers),
             config.channels,
             config.skip_channels,
@@ -111,10 +114,11 @@ def run(
         state.memory = Memory(network, rings)
     network = state.memory.network
     frames = latent.transpose(1, 2).to("cpu", torch.float32).contiguous()  # (B, F, L)
+    predictors = decoder.predictors(latent).cpu().contiguous()  # (B, F, order)
     uniforms = uniforms.to("cpu", torch.float32).contiguous()
     forced = None if forced is None else forced.to("cpu", torch.uint8).contiguous()
     codes = torch.empty(uniforms.shape, dtype=torch.uint8)
-    arrays = (state.memory.rings, frames, uniforms, forced, codes, logits)
+    arrays = (state.memory.rings, frames, predictors, uniforms, forced, codes, logits)
     call = _Call(
         *(None if array is None else array.data_ptr() for array in arrays),
         *(len(codes), frames.shape[1], decoder.pool, threads),

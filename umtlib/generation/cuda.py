@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from umtlib import prediction
 from umtlib.config import DecoderConfig
 from umtlib.decoder import Decoder
 from umtlib.errors import GenerationError
@@ -85,6 +86,7 @@ class Sizes:
     skip: int
     latent: int
     kernel: int
+    order: int  # of the prediction
     layers: int
     streams: int  # per block
 
@@ -141,7 +143,8 @@ def fit(decoder: Decoder, streams: int, processors: int) -> Sizes:
     """
     config, latent = decoder.config, decoder.layers[0].condition.in_features
     channels, skip = _padded(config.channels), _padded(config.skip_channels)
-    one = Sizes(channels, skip, latent, config.input_kernel, len(decoder.layers), streams=1)
+    first, layers = (config.input_kernel, config.prediction), len(decoder.layers)
+    one = Sizes(channels, skip, latent, *first, layers, streams=1)
     enough = (n for n in STREAMS if n >= min(streams, 4) and n * processors >= streams)
     most = next(enough, STREAMS[-1])
     choices = [replace(one, streams=n) for n in STREAMS if n <= most]
@@ -199,7 +202,8 @@ class _Call(Structure):  # `Call` in kernel.cu
     _fields_ = (
         [(item.name, c_void_p) for item in fields(Weights)]
         + [(name, c_void_p) for name in ("begins", "rings", "slots", "early", "conditions", "past")]
-        + [(name, c_void_p) for name in ("latent", "uniforms", "codes", "scores")]
+        + [(name, c_void_p) for name in ("recent", "amplitudes", "thresholds")]
+        + [(name, c_void_p) for name in ("latent", "predictors", "uniforms", "codes", "scores")]
         + [(name, c_int32) for name in ("streams", "frames", "pool", "first", "last")]
         + [("temperature", c_float)]
     )
@@ -229,10 +233,15 @@ class Memory:
             } | {
                 "begins": begins.to(gpu.device, torch.int32),
                 "rings": self._zeros(int(begins[-1]), sizes.channels, sizes.streams),
-                "slots": self._zeros(sizes.layers, dtype=torch.int32),
+                "slots": self._zeros(sizes.layers + 1, dtype=torch.int32),
                 "early": self._zeros(sizes.layers, sizes.ahead, 2 * sizes.channels, sizes.streams),
                 "conditions": self._zeros(sizes.conditions, sizes.streams),
-                "past": self._zeros(sizes.kernel, sizes.streams, dtype=torch.int32),
+                "past": self._zeros(
+                    sizes.kernel + (sizes.order > 0), sizes.streams, dtype=torch.int32
+                ),
+                "recent": self._zeros(sizes.order, sizes.streams, dtype=torch.float64),
+                "amplitudes": prediction.amplitudes().to(gpu.device),
+                "thresholds": prediction.thresholds().to(gpu.device),
             }
 
     def _zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -276,7 +285,7 @@ def run(
             check(gpu)
             sizes = fit(decoder, len(latent), gpu.processors)
             state.memory = Memory(gpu, decoder, sizes, len(latent))
-        return _generate(state.memory, decoder.pool, latent, uniforms, temperature, logits)
+        return _generate(state.memory, decoder, latent, uniforms, temperature, logits)
     except torch.OutOfMemoryError as error:
         raise GenerationError(
             f"the GPU has no memory for {len(latent)} streams at once; make fewer"
@@ -285,17 +294,18 @@ def run(
 
 def _generate(
     memory: Memory,
-    pool: int,
+    decoder: Decoder,
     latent: Tensor,
     uniforms: Tensor,
     temperature: float,
     logits: Tensor | None,
 ) -> Tensor:
-    (streams, samples), device = uniforms.shape, memory.gpu.device
+    (streams, samples), device, pool = uniforms.shape, memory.gpu.device, decoder.pool
     memory.stream.wait_stream(torch.cuda.current_stream(device))  # it may still make the latent
     with torch.cuda.stream(memory.stream):
         made = {
             "latent": latent.transpose(1, 2).to(device, torch.float32).contiguous(),
+            "predictors": decoder.predictors(latent).to(device).contiguous(),
             "uniforms": uniforms.to(device, torch.float32).contiguous(),
             "codes": torch.empty(streams, samples, dtype=torch.uint8, device=device),
         }
@@ -328,8 +338,8 @@ def check(gpu: Gpu) -> None:
         If logits or codes disagree: the backend is not to be trusted on this GPU.
     """
     config = DecoderConfig(
-        input="codes", input_kernel=2, blocks=2, layers=5, channels=18, skip_channels=10,
-        condition_head=True,
+        input="codes", input_kernel=2, prediction=24, blocks=2, layers=5, channels=18,
+        skip_channels=10, condition_head=True,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -339,7 +349,7 @@ def check(gpu: Gpu) -> None:
         sizes = replace(fit(decoder, 1, gpu.processors), streams=streams)
         logits, truth = torch.empty(2, *uniforms.shape, CODES)
         memory = Memory(gpu, decoder, sizes, len(latent))
-        codes = _generate(memory, decoder.pool, latent, uniforms, 1.0, logits).long()
+        codes = _generate(memory, decoder, latent, uniforms, 1.0, logits).long()
         wanted = reference.run(
             decoder, latent, uniforms,
             temperature=1.0, state=State(), forced=codes, logits=truth,

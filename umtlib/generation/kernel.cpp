@@ -216,7 +216,7 @@ constexpr int HEADER = 16;
 
 // The decoder as `weights.py` hands it over: row-major float32 matrices (outputs, inputs).
 struct Source {
-  const float* table;           // (kernel, 257, C + S): row 0 before the first sample, row 1 + code
+  const float* table;           // (inputs, 257, C + S): row 0 before the first sample, row 1 + code
   const float* condition;       // (layers * 2C + S, latent), the head's rows last
   const float* condition_bias;  // (layers * 2C + S)
   const float* previous;        // (layers, 2C, C): gates first, then values
@@ -227,13 +227,17 @@ struct Source {
   const float* logits;          // (256, S)
   const float* logits_bias;     // (256)
   const int32_t* dilations;     // (layers)
-  int32_t kernel, layers, channels, skip, latent;
+  const double* amplitudes;     // (256): of the codes
+  const double* thresholds;     // (255): between neighbouring codes
+  int32_t kernel, order;        // previous samples; those of the linear prediction, 0: there is none
+  int32_t layers, channels, skip, latent;
 };
 
 // A call's arguments; T = frames * pool.
 struct Call {
   Word* states;           // (streams, state_words); zeros before the first sample
   const float* latent;    // (streams, frames, latent)
+  const double* predictors;  // (streams, frames, order), oldest sample first
   const float* uniforms;  // (streams, T), in [0, 1)
   const uint8_t* forced;  // null, or (streams, T): codes that replace the chosen ones in the past
   uint8_t* codes;         // (streams, T), written
@@ -260,7 +264,8 @@ Owned<T> allocate(size_t count) {
 
 // Sizes of both parts together are in units of a part times PARTS. "Padded": to vectors or panels.
 struct Sizes {
-  int kernel, layers, channels, skip, latent;
+  int kernel, order, layers, channels, skip, latent;
+  int inputs;    // codes that are looked up: `kernel` previous samples, and the prediction if any
   int gates;     // gated channels of a part, padded
   int hidden;    // rows of a part's dilated convolution, padded: gates, then values
   int head;      // rows of a part's hidden layer in the head, padded
@@ -308,7 +313,9 @@ struct Network {
   std::vector<Layer> layers;
   Matrix head_condition, head, logits[PARTS];
   const float *head_condition_bias, *logits_bias;
-  std::vector<const float*> table;  // (kernel * 257) rows: residual, then skips
+  std::vector<const float*> table;  // (inputs * 257) rows: residual, then skips
+  std::vector<double> amplitudes, thresholds;
+  size_t recent;  // where the last amplitudes begin in a stream's state, in words
   size_t state_words;
   bool bfloat16;
   Owned<Word> memory;
@@ -354,7 +361,8 @@ std::vector<int> head_rows(const Sizes& z) {
 }
 
 Sizes sizes_of(const Source& s) {
-  Sizes z{s.kernel, s.layers, s.channels, s.skip, s.latent, 0, 0, 0, 0, 0};
+  Sizes z{s.kernel, s.order, s.layers, s.channels, s.skip, s.latent};
+  z.inputs = z.kernel + (z.order > 0);
   z.gates = round_up((z.channels + 1) / 2, LANES);
   z.hidden = round_up(2 * z.gates, PANEL);
   z.head = round_up((z.skip + 1) / 2, PANEL);
@@ -391,7 +399,9 @@ void pack_all(Packer& packer, const Source& s, Network& net) {
   const int width = z.channels + z.skip;
   net.layers.clear();
   net.table.clear();
-  net.state_words = HEADER + round_up(z.kernel, 16);  // the last codes come next
+  net.state_words = HEADER + round_up(z.inputs, 16);  // the last codes come next
+  net.recent = net.state_words;
+  net.state_words += 2 * z.order;
   for (int l = 0; l < z.layers; ++l) {
     net.layers.push_back(pack_layer<Number>(packer, s, z, l));
     net.layers.back().ring = net.state_words;
@@ -416,13 +426,15 @@ void pack_all(Packer& packer, const Source& s, Network& net) {
   net.logits_bias = packer.vector(s.logits_bias, all);
   std::vector<int> entry = padded(0, z.channels, PANEL);
   append(entry, padded(z.channels, width, PANEL));
-  for (int row = 0; row < z.kernel * (CODES + 1); ++row)
+  for (int row = 0; row < z.inputs * (CODES + 1); ++row)
     net.table.push_back(packer.vector(s.table + size_t(row) * width, entry));
 }
 
 template <class Number>
 void pack(const Source& source, Network& net) {
   net.sizes = sizes_of(source);
+  net.amplitudes.assign(source.amplitudes, source.amplitudes + CODES);
+  net.thresholds.assign(source.thresholds, source.thresholds + CODES - 1);
   Packer counting;
   pack_all<Number>(counting, source, net);
   net.memory = allocate<Word>(counting.used);
@@ -488,7 +500,8 @@ class Worker {
     input = allocate<Word>(size_t(N) * z.residual);
     gated = allocate<Word>(size_t(PARTS) * N * std::max(z.gates, z.head));
     summed = allocate<Word>(size_t(N) * z.skips);
-    past = allocate<int32_t>(size_t(N) * z.kernel);
+    past = allocate<int32_t>(size_t(N) * z.inputs);
+    recent = allocate<double>(size_t(N) * (z.order + call.pool));
     frame = allocate<Word>(z.latent);
   }
 
@@ -496,9 +509,13 @@ class Worker {
   // earlier if the team has quit.
   int run(int frame, int t) {
     std::memcpy(&position, state(0), sizeof position);
-    for (int n = 0; n < N; ++n) std::memcpy(&past[n * z.kernel], state(n) + HEADER, 4 * z.kernel);
+    for (int n = 0; n < N; ++n) {
+      std::memcpy(&past[n * z.inputs], state(n) + HEADER, 4 * z.inputs);
+      std::memcpy(amplitudes(n, t), state(n) + net.recent, sizeof(double) * z.order);
+    }
     condition(frame);
     for (fresh = true; t < call.pool && !(shared && team.quit); ++t, ++position, fresh = false) {
+      for (int n = 0; n < N && z.order; ++n) predict(n, frame, t);
       embed();
       for (int l = 0; l < z.layers; ++l) layer(l);
       head();
@@ -507,10 +524,12 @@ class Worker {
     return t;
   }
 
-  void save() {
+  // After the samples before `t` of a frame.
+  void save(int t) {
     for (int n = 0; n < N; ++n) {
       std::memcpy(state(n), &position, sizeof position);
-      std::memcpy(state(n) + HEADER, &past[n * z.kernel], 4 * z.kernel);
+      std::memcpy(state(n) + HEADER, &past[n * z.inputs], 4 * z.inputs);
+      std::memcpy(state(n) + net.recent, amplitudes(n, t), sizeof(double) * z.order);
     }
   }
 
@@ -528,6 +547,7 @@ class Worker {
   Owned<float> base, early, hidden, x;
   Owned<Word> input, gated, summed, frame;
   Owned<int32_t> past;
+  Owned<double> recent;
 
   void arrive() {
     if (shared) team.arrive(member, ++meeting);
@@ -539,6 +559,8 @@ class Worker {
   int rows() const { return PARTS * z.hidden; }
   int conditions() const { return z.layers * rows() + PARTS * z.head; }
   Word* state(int n) const { return call.states + (first_stream + n) * net.state_words; }
+  // The amplitudes that predict sample t of a frame, oldest first.
+  double* amplitudes(int n, int t) { return recent.get() + size_t(n) * (z.order + call.pool) + t; }
   Columns<float> all(Owned<float>& memory, int step) const { return {memory.get(), step}; }
 
   // What the latent frame adds to every layer, and to the head.
@@ -561,13 +583,29 @@ class Worker {
                      {bias + first * part, 0}, {to + first * part, 0});
   }
 
-  // The last codes through the first layer, and through its skip: two tables.
+  // The code of the linear prediction: the number of thresholds below it.
+  void predict(int n, int frame, int t) {
+    const double* recent = amplitudes(n, t);
+    const double* predictor =
+        call.predictors + (int64_t(first_stream + n) * call.frames + frame) * z.order;
+    double sums[8] = {}, sum = 0;
+    int i = 0;
+    for (; i + 8 <= z.order; i += 8)
+      for (int k = 0; k < 8; ++k) sums[k] += predictor[i + k] * recent[i + k];
+    for (; i < z.order; ++i) sum += predictor[i] * recent[i];
+    for (double part : sums) sum += part;
+    const auto& steps = net.thresholds;
+    past[n * z.inputs + z.kernel] =
+        1 + (std::lower_bound(steps.begin(), steps.end(), sum) - steps.begin());
+  }
+
+  // The codes through the first layer, and through its skip: two tables.
   void embed() {
     for (int n = 0; n < N; ++n) {
       float* to = x.get() + n * z.residual;
       float* skips = team.skips[0].get() + n * z.skips;
-      for (int k = 0; k < z.kernel; ++k) {
-        const float* row = net.table[k * (CODES + 1) + past[n * z.kernel + k]];
+      for (int k = 0; k < z.inputs; ++k) {
+        const float* row = net.table[k * (CODES + 1) + past[n * z.inputs + k]];
         for (int c = 0; c < z.residual; c += LANES)
           store(to + c, k ? load(to + c) + load(row + c) : load(row + c));
         for (int c = 0; first == 0 && c < z.skips; c += LANES)
@@ -687,9 +725,11 @@ class Worker {
       call.codes[i] = code;
       if (call.logits) std::memcpy(call.logits + i * CODES, scores, sizeof scores);
     }
-    int32_t* codes = &past[n * z.kernel];
+    const int known = call.forced ? call.forced[i] : code;
+    int32_t* codes = &past[n * z.inputs];
     for (int k = 0; k + 1 < z.kernel; ++k) codes[k] = codes[k + 1];
-    codes[z.kernel - 1] = 1 + (call.forced ? call.forced[i] : code);
+    codes[z.kernel - 1] = 1 + known;
+    amplitudes(n, t % call.pool)[z.order] = net.amplitudes[known];
   }
 
   // Sums in double precision: of 16 codes each first, then within the one that holds the step.
@@ -730,7 +770,7 @@ void make(const Network& net, const Call& call, int first, int last) {
     Worker<Number> worker(net, call, team, from, count, 0, 1);
     for (int frame = 0; frame < call.frames; ++frame) {
       worker.run(frame, 0);
-      worker.save();
+      worker.save(call.pool);
     }
   }
 }
@@ -755,11 +795,11 @@ void make_shared(const Network& net, const Call& call, int stream) {
       auto other = std::async(std::launch::async, [&] { two.run(frame, 0); });
       t = one.run(frame, 0);
       other.get();
-      one.save();
+      one.save(t);
     }
     if (t < call.pool) {
       alone.run(frame, t);
-      alone.save();
+      alone.save(call.pool);
     }
     seconds[pair] = team.quit && pair ? 1e9f : seconds_since(begin);
   }

@@ -32,16 +32,18 @@
 #define EACH(i, n) for (int i = thread; i < (n); i += THREADS)
 
 // Defined by the compiler's command line: CHANNELS, SKIP, LATENT, KERNEL (of the first layer),
-// LAYERS, STREAMS and THREADS of a block, ROWS and COLUMNS of a thread's tile, AHEAD.
+// ORDER (of the linear prediction; 0: there is none), LAYERS, STREAMS and THREADS of a block, ROWS
+// and COLUMNS of a thread's tile, AHEAD.
 constexpr int CODES = 256, PARTS = 16;  // the distribution is summed in 16 parts of 16 codes
 constexpr int HIDDEN = 2 * CHANNELS;    // gates and values of a layer
 constexpr int OUT = CHANNELS + SKIP;    // residual first, then skip
+constexpr int INPUTS = KERNEL + (ORDER > 0);  // codes that are looked up, the prediction's last
 constexpr int CONDITIONS = LAYERS * HIDDEN + SKIP;  // the head's last
 constexpr int WIDEST = CHANNELS > SKIP ? CHANNELS : SKIP;
 constexpr int SCRATCH = (1 + AHEAD) * CHANNELS > CODES ? (1 + AHEAD) * CHANNELS : CODES;
 
 struct Call {  // `_Call` in cuda.py; T = frames * pool, G = ceil(streams / STREAMS) blocks
-  const float* table;           // (KERNEL, 257, OUT): row 0 before the first sample, row 1 + code
+  const float* table;           // (INPUTS, 257, OUT): row 0 before the first sample, row 1 + code
   const float* condition;       // (LATENT, CONDITIONS)
   const float* condition_bias;  // (CONDITIONS)
   const float* previous;        // (LAYERS, CHANNELS, HIDDEN): the tap on x[t - d]
@@ -53,11 +55,15 @@ struct Call {  // `_Call` in cuda.py; T = frames * pool, G = ceil(streams / STRE
   const float* logits_bias;     // (CODES)
   const int* begins;            // (LAYERS + 1): first row of every layer's ring; then their number
   float* rings;                 // (G, rows, CHANNELS, STREAMS): slot t mod d holds x[t - d]
-  int* slots;                   // (G, LAYERS): of every ring, t mod d
+  int* slots;                   // (G, LAYERS + 1): of every ring, t mod d; then `oldest`
   float* early;                 // (G, LAYERS, AHEAD, HIDDEN, STREAMS): W_prev x, taken ahead
   float* conditions;            // (G, CONDITIONS, STREAMS): what the latent frame adds
-  int* past;                    // (G, KERNEL, STREAMS): 1 + the last codes, oldest first
+  int* past;                    // (G, INPUTS, STREAMS): 1 + the last codes, oldest first
+  double* recent;               // (G, ORDER, STREAMS): a ring of amplitudes
+  const double* amplitudes;     // (CODES)
+  const double* thresholds;     // (CODES - 1): between neighbouring codes
   const float* latent;          // (streams, frames, LATENT)
+  const double* predictors;     // (streams, frames, ORDER), oldest sample first
   const float* uniforms;        // (streams, T), in [0, 1)
   unsigned char* codes;         // (streams, T), written
   float* scores;                // null, or (streams, T, CODES): the logits, written
@@ -136,7 +142,7 @@ ENTRY umt_generate(const Call call) {
   alignas(16) SHARED float skips[SKIP * STREAMS];
   SHARED double sums[PARTS * STREAMS];
   SHARED float tops[PARTS * STREAMS];
-  SHARED int slots[LAYERS];
+  SHARED int slots[LAYERS + 1];
   float* const x = scratch;
   float* const before = scratch + CHANNELS * STREAMS;  // [channel][sample taken ahead][stream]
   float* const scores = scratch;
@@ -145,7 +151,11 @@ ENTRY umt_generate(const Call call) {
   float* const rings = call.rings + (long long)group * call.begins[LAYERS] * CHANNELS * STREAMS;
   float* const early = call.early + (long long)group * LAYERS * AHEAD * HIDDEN * STREAMS;
   float* const conditions = call.conditions + (long long)group * CONDITIONS * STREAMS;
-  int* const past = call.past + group * KERNEL * STREAMS;
+  int* const past = call.past + group * INPUTS * STREAMS;
+  double* const recent = call.recent + group * ORDER * STREAMS;
+  const auto oldest = [&](int t) {  // row of `recent`; the sample then takes its place
+    return (slots[LAYERS] + t - call.first) % (ORDER > 0 ? ORDER : 1);
+  };
   const auto ring = [&](int l) {
     return rings + (long long)(call.begins[l] + slots[l]) * CHANNELS * STREAMS;
   };
@@ -160,15 +170,40 @@ ENTRY umt_generate(const Call call) {
         sum += call.condition[k * CONDITIONS + row] * latent[k];
       conditions[row * STREAMS + n] = sum;
     }
-    EACH(l, LAYERS) slots[l] = call.slots[group * LAYERS + l];
+    EACH(l, LAYERS + 1) slots[l] = call.slots[group * (LAYERS + 1) + l];
   }
 
   for (int t = call.first; t < call.last; ++t) {
+    if (ORDER > 0) {
+      PHASE {  // the linear prediction's sum, in parts
+        EACH(i, PARTS * STREAMS) {
+          const int n = i % STREAMS, stream = group * STREAMS + n;
+          const double* predictor =
+              call.predictors + ((long long)stream * call.frames + t / call.pool) * ORDER;
+          sums[i] = 0;
+          for (int k = i / STREAMS; k < ORDER && stream < call.streams; k += PARTS) {
+            const int at = oldest(t) + k;
+            sums[i] += predictor[k] * recent[(at < ORDER ? at : at - ORDER) * STREAMS + n];
+          }
+        }
+      }
+      PHASE {  // its code: the number of thresholds below it
+        EACH(n, STREAMS) {
+          double sum = 0;
+          for (int k = 0; k < PARTS; ++k) sum += sums[k * STREAMS + n];
+          int code = 0;
+          for (int step = CODES / 2; step; step /= 2)
+            if (call.thresholds[code + step - 1] < sum) code += step;
+          past[KERNEL * STREAMS + n] = 1 + code;
+        }
+      }
+    }
+
     PHASE {  // the last codes through the first layer, and through its skip: tables
       EACH(i, OUT * STREAMS) {
         const int c = i / STREAMS, n = i % STREAMS;
         float sum = 0;
-        for (int k = 0; k < KERNEL; ++k)
+        for (int k = 0; k < INPUTS; ++k)
           sum += call.table[(k * (CODES + 1) + past[k * STREAMS + n]) * OUT + c];
         *(c < CHANNELS ? x + i : skips + (i - CHANNELS * STREAMS)) = sum;
       }
@@ -318,12 +353,14 @@ ENTRY umt_generate(const Call call) {
         if (real) call.codes[at] = code;
         for (int k = 0; k + 1 < KERNEL; ++k) past[k * STREAMS + n] = past[(k + 1) * STREAMS + n];
         past[(KERNEL - 1) * STREAMS + n] = 1 + code;
+        if (ORDER > 0) recent[oldest(t) * STREAMS + n] = call.amplitudes[code];
       }
       EACH(l, LAYERS) if (++slots[l] == call.begins[l + 1] - call.begins[l]) slots[l] = 0;
     }
   }
 
   PHASE {
-    EACH(l, LAYERS) call.slots[group * LAYERS + l] = slots[l];
+    EACH(l, LAYERS) call.slots[group * (LAYERS + 1) + l] = slots[l];
+    if (thread == 0) call.slots[group * (LAYERS + 1) + LAYERS] = oldest(call.last);
   }
 }

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from umtlib import prediction
 from umtlib.decoder import CodeInput, Decoder
 from umtlib.generation.sampling import State, choose
 from umtlib.mulaw import CODES, SILENCE
@@ -25,6 +26,7 @@ class Memory:
 
     past: deque[Tensor]  # the last codes, oldest first, each of shape (B,)
     queues: list[deque[Tensor]]  # per layer its last `dilation` inputs, each of shape (B, C)
+    recent: deque[Tensor]  # as many last amplitudes as the prediction sees, float64, shape (B,)
 
 
 @torch.inference_mode()
@@ -57,6 +59,7 @@ def run(
     memory = state.memory = state.memory or _silence(decoder, len(latent))
     frames = latent.transpose(1, 2)  # (B, F, L)
     conditions = [layer.condition(frames) for layer in decoder.layers]  # per layer (B, F, 2C)
+    predictors = decoder.predictors(latent)  # (B, F, order)
     head = latent.new_zeros(1, latent.shape[2], 1)  # nothing, where the head is not conditioned
     if decoder.head_condition is not None:
         head = decoder.head_condition(frames)  # (B, F, S)
@@ -64,9 +67,16 @@ def run(
     for t in range(codes.shape[1]):
         frame = t // decoder.pool
         now = [condition[:, frame] for condition in conditions]
-        scores = _step(decoder, memory, now, head[:, frame])
+        x = _embed(decoder, torch.stack(list(memory.past), dim=-1))
+        if decoder.config.prediction:
+            recent = torch.stack(list(memory.recent), dim=-1)
+            predicted = (recent * predictors[:, frame]).sum(dim=-1)
+            x = x + decoder.predicted(prediction.to_code(predicted))
+        scores = _step(decoder, memory, x, now, head[:, frame])
         codes[:, t] = choose(scores, uniforms[:, t], temperature)
-        memory.past.append((codes if forced is None else forced)[:, t])
+        known = (codes if forced is None else forced)[:, t]
+        memory.past.append(known)
+        memory.recent.append(prediction.amplitudes().to(known.device)[known.long()])
         if logits is not None:
             logits[:, t] = scores
     return codes
@@ -76,16 +86,19 @@ def _silence(decoder: Decoder, batch: int) -> Memory:
     weight = decoder.logits.weight
     before = torch.full((batch,), BEFORE, device=weight.device)
     zeros = weight.new_zeros(batch, decoder.config.channels)
+    silence = torch.zeros(batch, dtype=torch.float64, device=weight.device)
     kernel = decoder.config.input_kernel
     return Memory(
         past=deque([before] * kernel, maxlen=kernel),
         queues=[deque([zeros] * layer.dilation, maxlen=layer.dilation) for layer in decoder.layers],
+        recent=deque([silence] * decoder.config.prediction, maxlen=decoder.config.prediction),
     )
 
 
-def _step(decoder: Decoder, memory: Memory, conditions: list[Tensor], head: Tensor) -> Tensor:
+def _step(
+    decoder: Decoder, memory: Memory, x: Tensor, conditions: list[Tensor], head: Tensor
+) -> Tensor:
     """Return the logits of the next sample, shape (B, 256), and move the queues on."""
-    x = _embed(decoder, torch.stack(list(memory.past), dim=-1))
     skips = decoder.input_skip(x)
     for layer, queue, condition in zip(decoder.layers, memory.queues, conditions, strict=True):
         h = layer.taps(torch.cat([queue[0], x], dim=-1)) + condition

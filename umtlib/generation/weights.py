@@ -1,7 +1,8 @@
 """A decoder's weights as plain matrices, the form in which every fast generator takes them.
 
 Two things are settled here once. The first layer and its skip are linear in one-hot codes, so both
-become one table, for either kind of input. And what does not depend on the past (the biases before
+become one table, for either kind of input; where the decoder is given a linear prediction, its code
+is looked up like one more previous sample. And what does not depend on the past (the biases before
 the gates and in the head) joins the conditioning, which changes once per frame only.
 """
 
@@ -18,7 +19,7 @@ from umtlib.mulaw import CODES, SILENCE
 class Weights:
     """float32, on the CPU, row-major (outputs, inputs). C: channels, S: skip channels."""
 
-    table: Tensor  # (kernel, 257, C + S): row 0 before the first sample, row 1 + c for code c
+    table: Tensor  # (inputs, 257, C + S): row 0 before the first sample, row 1 + c for code c
     condition: Tensor  # (layers * 2C + S, latent), the head's rows last
     condition_bias: Tensor  # (layers * 2C + S)
     previous: Tensor  # (layers, 2C, C): the tap on x[t - d]; gates first, then values
@@ -63,15 +64,21 @@ def gather(decoder: Decoder) -> Weights:
 
 
 def _table(decoder: Decoder, skip_bias: Tensor) -> Tensor:
-    """Every code through the first layer, and through its skip: (kernel, 257, C + S)."""
+    """Every code through the first layer, and through its skip: (inputs, 257, C + S)."""
     first, skip = decoder.input, decoder.input_skip.weight.double()
     if isinstance(first, CodeInput):
-        rows = torch.cat([first.tables[:, SILENCE, None], first.tables], dim=1).double()
+        rows = _with_silence(first.tables)
     else:
         codes = torch.arange(CODES, device=skip.device).double()
         signal = torch.cat([codes.new_zeros(1), codes / (CODES - 1) - 0.5])
         rows = signal[:, None] * first.taps.weight.double().T[:, None]  # (kernel, 257, C)
         rows[0] += first.taps.bias.double()
+    if decoder.config.prediction:
+        rows = torch.cat([rows, _with_silence(decoder.predicted.weight[None])])
     skips = rows @ skip.T
     skips[0] += skip_bias
     return torch.cat([rows, skips], dim=-1)
+
+
+def _with_silence(tables: Tensor) -> Tensor:  # (n, 256, C) -> (n, 257, C)
+    return torch.cat([tables[:, SILENCE, None], tables], dim=1).double()
