@@ -142,3 +142,17 @@ def test_what_does_not_go_together_is_refused(change):
             decoder=config.DecoderConfig(prediction=order),
             **change,
         )
+
+
+def test_the_receptive_field_counts_the_prediction():
+    """A changed sample is felt until the last prediction that it has a part in has passed."""
+    torch.manual_seed(0)
+    settings = config.DecoderConfig(prediction=48, channels=8, blocks=1, layers=2)
+    decoder = Decoder(settings, 4, POOL).eval()
+    codes, latent = torch.randint(0, 256, (1, POOL)), torch.randn(1, 4, 1)
+    other = codes.clone()
+    other[:, 100] = 255 - other[:, 100]
+    with torch.no_grad():
+        felt = (decoder(codes, latent) != decoder(other, latent)).any(dim=1)[0].nonzero()[:, 0]
+    assert felt.min() == 101
+    assert 100 + 4 < felt.max() <= 100 + decoder.receptive_field

@@ -368,7 +368,11 @@ def test_the_encoder_stops_where_it_is_told_to(corpus, tmp_path, quick_fits):
     runs.train(corpus, tmp_path / "a", chosen, 5, on_report=reports.append)
     before = checkpoint.load(runs.train(corpus, tmp_path / "a", chosen, 6, resume=True))
     after = checkpoint.load(runs.train(corpus, tmp_path / "a", chosen, 9, resume=True))
-    whole = checkpoint.load(runs.train(corpus, tmp_path / "b", chosen, 9))
+    last = runs.train(corpus, tmp_path / "b", chosen, 9)
+    whole = checkpoint.load(last)
+    learning = checkpoint.read_tensors(last / runs.TENSORS)
+    for name, value in whole.encoder.state_dict().items():
+        assert torch.equal(learning[f"model.encoder.{name}"], value)
     assert torch.equal(weights(after.encoder), weights(before.encoder))
     assert torch.equal(weights(after), weights(whole))
     for domain in DOMAINS:

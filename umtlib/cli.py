@@ -489,16 +489,10 @@ def stimuli_opinion(
     backend: Backend = "auto",
 ) -> None:
     """Write sounds to be rated from 1 to 5, with hidden references and anchors."""
-    import umtlib
     from umtlib.evaluation import stimuli
 
     settings = {"temperature": temperature, "seed": seed, "backend": backend}
-    loaded = umtlib.load(model)
-    with _bars() as progress:
-        stimuli.opinion(
-            loaded, data, to, out, excerpts=excerpts, progress=progress, **settings
-        )  # fmt: skip
-    _tell_pack(out)
+    _write_pack(stimuli.opinion, model, data, to, out, excerpts=excerpts, **settings)
 
 
 @stimuli_app.command("lineup")
@@ -512,19 +506,20 @@ def stimuli_lineup(
     backend: Backend = "auto",
 ) -> None:
     """Write lineups, of which a rater picks the source from among its translations."""
-    import umtlib
     from umtlib.evaluation import stimuli
 
     settings = {"temperature": temperature, "seed": seed, "backend": backend}
-    loaded = umtlib.load(model)
-    with _bars() as progress:
-        stimuli.lineup(loaded, data, out, excerpts=excerpts, progress=progress, **settings)
-    _tell_pack(out)
+    _write_pack(stimuli.lineup, model, data, out, excerpts=excerpts, **settings)
 
 
-def _tell_pack(out: Path) -> None:
+def _write_pack(write, model: str, *arguments, **settings) -> None:
+    """Let one of the tests write its pack, and say what to do with it."""
+    import umtlib
     from umtlib.evaluation.stimuli import KEY, SHEET
 
+    loaded = umtlib.load(model)
+    with _bars() as progress:
+        out = write(loaded, *arguments, progress=progress, **settings)
     print(f"{out}: give raters the sounds and a copy of {SHEET}, and keep {KEY}; then "
           f"umt ratings SHEETS... --key {out / KEY}")  # fmt: skip
 

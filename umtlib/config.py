@@ -101,6 +101,7 @@ class ModelConfig:
             )
 
     def _check_prediction(self) -> None:
+        # 1,024 samples to a spectrum: `umtlib.prediction`, which is on a higher floor.
         order, pool = self.decoder.prediction, self.encoder.pool
         if not 0 < order <= 512 or pool > 1_024 or self.mulaw != "torchaudio":
             raise ConfigError(

@@ -90,9 +90,8 @@ class Envelope(nn.Module):
 
     def exactly(self, latent: Tensor) -> Tensor:
         """Return the same in float64, whatever the weights are kept in."""
-        h = latent.transpose(1, 2).double()
-        h = F.elu(F.linear(h, self.hidden.weight.double(), self.hidden.bias.double()))
-        return F.linear(h, self.out.weight.double(), self.out.bias.double())
+        weights = {name: value.double() for name, value in self.named_parameters()}
+        return torch.func.functional_call(self, weights, latent.double())
 
 
 def fit(log_power: Tensor, order: int, white_noise: float = WHITE_NOISE) -> Tensor:

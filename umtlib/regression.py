@@ -1,4 +1,4 @@
-"""The first weights around the latent, fitted by least squares in place of drawn at random.
+"""The first weights around the latent, fitted in place of drawn at random.
 
 A filter bank's energies say which notes sound. A network that starts from random weights needs
 thousands of steps to let them through to the latent; this starts where those would end. The
@@ -6,7 +6,11 @@ residual layers begin as the identity, and the projection is the linear map from
 numbers that best predict the pitch spectrogram (`umtlib.losses.pitch_spectrogram`) of the clean
 audio from the *augmented* one, so that it is blind to equalising from the first step on. This is
 reduced-rank regression: least squares, then the principal components of what it predicts, each
-scaled to a variance of one. Not in the paper. Notebook: ``03_training``.
+scaled to a variance of one.
+
+The maps from the latent to each domain's spectrum (`umtlib.prediction.Envelope`) are fitted once
+the encoder stands still; they have a hidden layer, so by gradient descent. None of this is in the
+paper. Notebook: ``03_training``.
 """
 
 from collections import defaultdict

@@ -91,6 +91,11 @@ class Sizes:
     streams: int  # per block
 
     @property
+    def inputs(self) -> int:
+        """Codes that are looked up for a sample: the previous ones, and the prediction if any."""
+        return self.kernel + (self.order > 0)
+
+    @property
     def rows(self) -> int:
         """Outputs that a thread sums up: more reuse where there are many streams."""
         return 4 if self.streams >= 8 else 2
@@ -236,9 +241,7 @@ class Memory:
                 "slots": self._zeros(sizes.layers + 1, dtype=torch.int32),
                 "early": self._zeros(sizes.layers, sizes.ahead, 2 * sizes.channels, sizes.streams),
                 "conditions": self._zeros(sizes.conditions, sizes.streams),
-                "past": self._zeros(
-                    sizes.kernel + (sizes.order > 0), sizes.streams, dtype=torch.int32
-                ),
+                "past": self._zeros(sizes.inputs, sizes.streams, dtype=torch.int32),
                 "recent": self._zeros(sizes.order, sizes.streams, dtype=torch.float64),
                 "amplitudes": prediction.amplitudes().to(gpu.device),
                 "thresholds": prediction.thresholds().to(gpu.device),
