@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from umtlib import checkpoint, cli, config, translator
+from umtlib.corpora.corpus import MANIFEST, Track, sha256, write_manifest
 
 # Models this small are slower on two threads than on one, and several times so on a busy machine.
 torch.set_num_threads(1)
@@ -28,6 +30,26 @@ def blink_folder(blink_model, tmp_path_factory):
     """The same, saved."""
     folder = tmp_path_factory.mktemp("models") / "blink"
     checkpoint.save(blink_model, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """Two domains of a second each: tones, and bursts of noise."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    tracks = []
+    for split in ("train", "val", "test"):
+        for domain in DOMAINS:
+            for number in range(2):
+                name = f"{split}-{domain}-{number}.wav"
+                time_ = np.arange(16_000) / 16_000
+                tone = np.sin(2 * np.pi * rng.uniform(200, 800) * time_)
+                burst = rng.standard_normal(16_000) * np.exp(-20 * (time_ % 0.25))
+                signal_ = 0.3 * (tone if domain == "flute" else burst.clip(-3, 3))
+                soundfile.write(folder / name, signal_, 16_000, subtype="PCM_16")
+                tracks.append(Track(domain, split, name, 1.0, sha256(folder / name)))
+    write_manifest(folder / MANIFEST, tracks)
     return folder
 
 

@@ -12,7 +12,6 @@ import torch
 from test_training import (
     DOMAINS,
     blink,
-    corpus,  # noqa: F401 (a fixture)
     number,
     wait_for_step,
     weights,
@@ -51,7 +50,7 @@ def chosen(domains, confusion=0.01):
     return replace(preset, model=replace(preset.model, domains=tuple(domains)))
 
 
-def launch(corpus, out, domains, steps, confusion=0.01, bad=None):  # noqa: F811
+def launch(corpus, out, domains, steps, confusion=0.01, bad=None):
     """Start two ranks as torchrun does, but for its own start-up time.
 
     At `bad`, a rank and a step, the loss is infinite, and its gradient is not: nothing that the
@@ -88,7 +87,7 @@ def finish(processes):
         assert process.returncode == 0, output[-3_000:]
 
 
-def mean_step(corpus, preset, domains_of_ranks):  # noqa: F811
+def mean_step(corpus, preset, domains_of_ranks):
     """One step as it should be: each part moves by Adam on the mean gradient of its users."""
     state = training.start(preset.model, preset.training)
     crops = Crops(Corpus(corpus), state.model.domains, preset.training, "train", 2)
@@ -114,7 +113,7 @@ def mean_step(corpus, preset, domains_of_ranks):  # noqa: F811
 
 
 @pytest.mark.parametrize("domains", [DOMAINS, DOMAINS[:1]])
-def test_two_ranks_make_the_step_of_the_mean_gradient(corpus, tmp_path, domains):  # noqa: F811
+def test_two_ranks_make_the_step_of_the_mean_gradient(corpus, tmp_path, domains):
     out = tmp_path / "run"
     finish(launch(corpus, out, domains, steps=1, confusion=0.0))
     ranks = [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
@@ -128,7 +127,7 @@ def test_two_ranks_make_the_step_of_the_mean_gradient(corpus, tmp_path, domains)
         torch.testing.assert_close(weights(model.decoders[name]), expected[name], atol=1e-6, rtol=0)
 
 
-def test_run_of_two_goes_on_with_two_and_is_refused_by_one(corpus, tmp_path):  # noqa: F811
+def test_run_of_two_goes_on_with_two_and_is_refused_by_one(corpus, tmp_path):
     both = [(tmp_path / "whole", 8), (tmp_path / "parts", 4)]
     for started in [launch(corpus, out, DOMAINS, steps) for out, steps in both]:
         finish(started)
@@ -139,7 +138,7 @@ def test_run_of_two_goes_on_with_two_and_is_refused_by_one(corpus, tmp_path):  #
     assert torch.equal(whole, parts)
 
 
-def test_all_ranks_skip_a_step_that_is_bad_on_one(corpus, tmp_path):  # noqa: F811
+def test_all_ranks_skip_a_step_that_is_bad_on_one(corpus, tmp_path):
     runs_ = [(tmp_path / "bad", 2, (1, 1)), (tmp_path / "short", 1, None)]
     for started in [launch(corpus, out, DOMAINS, n, bad=bad) for out, n, bad in runs_]:
         finish(started)
@@ -155,7 +154,7 @@ def test_all_ranks_skip_a_step_that_is_bad_on_one(corpus, tmp_path):  # noqa: F8
     assert json.loads(log[0])["bad"] == 1
 
 
-def test_killed_rank_ends_the_other(corpus, tmp_path):  # noqa: F811
+def test_killed_rank_ends_the_other(corpus, tmp_path):
     first, second = launch(corpus, tmp_path / "run", DOMAINS, 100_000)
     try:
         wait_for_step(first, 6)  # a step is told before it is saved; by now step 4 is
@@ -170,7 +169,7 @@ def test_killed_rank_ends_the_other(corpus, tmp_path):  # noqa: F811
     assert number(checkpoint.newest(tmp_path / "run")) >= 4
 
 
-def test_torchrun_starts_a_team(corpus, tmp_path):  # noqa: F811
+def test_torchrun_starts_a_team(corpus, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
                "-m", "umtlib.cli", "train", "--preset", "tiny", "--data", corpus,
                "--out", tmp_path / "run", "--workers", "0"]  # fmt: skip

@@ -10,40 +10,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 import torch.nn.functional as F
 
-from umtlib import checkpoint, losses, mulaw, prediction, regression, runs, training, watching
+from umtlib import checkpoint, losses, mulaw, runs, training, watching
 from umtlib.augment import equalise
-from umtlib.batches import Batch, Crops, loader
+from umtlib.batches import Crops, loader
 from umtlib.config import Preset, TrainingConfig, preset
-from umtlib.corpora.corpus import MANIFEST, Corpus, Track, sha256, write_manifest
+from umtlib.corpora.corpus import Corpus
 from umtlib.errors import ConfigError, TrainingError
 from umtlib.layers import constant_q_bank, log_energies
 from umtlib.translator import with_domain
 
-DOMAINS = ("flute", "drum")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """Two domains of a second each: tones, and bursts of noise."""
-    folder = tmp_path_factory.mktemp("corpus")
-    rng = np.random.default_rng(0)
-    tracks = []
-    for split in ("train", "val", "test"):
-        for domain in DOMAINS:
-            for number in range(2):
-                name = f"{split}-{domain}-{number}.wav"
-                time_ = np.arange(16_000) / 16_000
-                tone = np.sin(2 * np.pi * rng.uniform(200, 800) * time_)
-                burst = rng.standard_normal(16_000) * np.exp(-20 * (time_ % 0.25))
-                signal_ = 0.3 * (tone if domain == "flute" else burst.clip(-3, 3))
-                soundfile.write(folder / name, signal_, 16_000, subtype="PCM_16")
-                tracks.append(Track(domain, split, name, 1.0, sha256(folder / name)))
-    write_manifest(folder / MANIFEST, tracks)
-    return folder
+DOMAINS = ("flute", "drum")  # of the fixture `corpus`
 
 
 def blink(**changes):
@@ -282,158 +261,6 @@ def test_schedule():
     assert [training.learning_rate(falling, step, 10) for step in (5, 6, 8, 9)] == [1, 1, 0.5, 0.25]
 
 
-def test_parts_have_their_own_rates(corpus):
-    config = replace(blink().training, encoder_rate=0.5, classifier_rate=0.25)
-    state = training.start(blink().model, config)
-    crops = Crops(Corpus(corpus), DOMAINS, config, "train", 1)
-    training.train_step(state, crops[0], config, 100)
-    rates = {name: adam.param_groups[0]["lr"] for name, adam in state.optimizers.items()}
-    base = rates[f"decoders.{DOMAINS[0]}"]
-    assert (rates["encoder"], rates["classifier"]) == (0.5 * base, 0.25 * base)
-
-
-def test_classifier_is_shown_the_latents_of_earlier_batches_again(corpus):
-    config = replace(blink().training, classifier_memory=2)
-    state = training.start(blink().model, config)
-    latents = torch.randn(4, 2, state.model.config.encoder.latent, 5)
-    for step, latent in enumerate(latents):
-        batch = Batch(DOMAINS[step % 2], *[torch.zeros(2, 1)] * 3)
-        loss, _ = training._classification(state, batch, latent, config)
-    guesses = state.model.classifier(latents[1:].flatten(0, 1))  # this batch, and two before it
-    wanted = F.cross_entropy(guesses, torch.tensor([1, 1, 0, 0, 1, 1]))
-    assert loss.item() == pytest.approx(wanted.item())
-    training._classification(state, batch, torch.full_like(latents[0], math.nan), config)
-    assert all(latent.isfinite().all() for latent, _ in state.recent)  # a bad step is forgotten
-
-
-def test_bounded_confusion_asks_for_chance_and_no_more(corpus):
-    """Where the classifier is wrong already, the encoder does not move."""
-    moved = {}
-    for bounded in (False, True):
-        config = replace(blink().training, confusion_weight=1e3, confusion_bounded=bounded)
-        state = training.start(blink().model, config)
-        with torch.no_grad():  # sure of the second domain, whatever it hears
-            state.model.classifier.convs[-1].bias.copy_(torch.tensor([-9.0, 9.0]))
-        pull = state.model.classifier(torch.randn(1, state.model.config.encoder.latent, 5))
-        assert losses.domain(pull, 0) > math.log(2)
-        batch = Crops(Corpus(corpus), DOMAINS, config, "train", 1)[0]
-        twin = training.start(blink().model, replace(config, confusion_weight=0.0))
-        twin.model.load_state_dict(state.model.state_dict())
-        for each, settings in ((state, config), (twin, replace(config, confusion_weight=0.0))):
-            training.train_step(each, batch, settings, 100)
-        moved[bounded] = not torch.equal(weights(state.model.encoder), weights(twin.model.encoder))
-    assert moved == {False: True, True: False}
-
-
-def test_noise_begins_after_the_clean_steps(corpus):
-    config = replace(blink().training, input_noise=(64.0,), input_silence=1.0, clean_steps=3)
-    crops = Crops(Corpus(corpus), DOMAINS, config, "train", 6)
-    clean = [torch.equal(crops[step].given, crops[step].target) for step in range(6)]
-    assert clean == [True] * 3 + [False] * 3
-
-
-@pytest.fixture
-def quick_fits(monkeypatch):
-    monkeypatch.setattr(regression, "STEPS", 100)
-
-
-def predicting(**changes):
-    """A few steps of a decoder that is given a prediction."""
-    chosen = blink(average=0.9, regression_batches=12, envelope_batches=12, **changes)
-    encoder = replace(
-        chosen.model.encoder, front_end="filterbank", filters=8, filter_taps=256, pool=200
-    )
-    decoder = replace(chosen.model.decoder, prediction=16)
-    return replace(chosen, model=replace(chosen.model, encoder=encoder, decoder=decoder))
-
-
-def test_an_envelope_tells_the_spectrum_of_its_domain(corpus, quick_fits):
-    """Of other segments, much better than the domain's average spectrum does."""
-    chosen = predicting(crop=8_000)
-    state = training.start(chosen.model, chosen.training)
-    runs._begin(state, chosen.training, Corpus(corpus), None)
-    others = Crops(Corpus(corpus), DOMAINS, replace(chosen.training, seed=1), "train", 6)
-    for batch in (others[step] for step in range(6)):
-        true = prediction.log_spectrum(batch.target, 200)
-        latent = state.model.encode(batch.heard)
-        read = state.model.decoders[batch.domain].envelope(latent)
-        average = true.mean(dim=(0, 1))
-        assert (read - true).square().mean() < 0.7 * (average - true).square().mean()
-
-
-def test_the_encoder_stops_where_it_is_told_to(corpus, tmp_path, quick_fits):
-    """It becomes its average, the envelopes follow; a run that is resumed there ends the same."""
-    chosen = predicting(encoder_steps=6, encoder_rate=0.5)
-    reports = []
-    runs.train(corpus, tmp_path / "a", chosen, 5, on_report=reports.append)
-    before = checkpoint.load(runs.train(corpus, tmp_path / "a", chosen, 6, resume=True))
-    after = checkpoint.load(runs.train(corpus, tmp_path / "a", chosen, 9, resume=True))
-    last = runs.train(corpus, tmp_path / "b", chosen, 9)
-    whole = checkpoint.load(last)
-    learning = checkpoint.read_tensors(last / runs.TENSORS)
-    for name, value in whole.encoder.state_dict().items():
-        assert torch.equal(learning[f"model.encoder.{name}"], value)
-    assert torch.equal(weights(after.encoder), weights(before.encoder))
-    assert torch.equal(weights(after), weights(whole))
-    for domain in DOMAINS:
-        old, new = (model.decoders[domain].envelope for model in (before, after))
-        assert not torch.equal(weights(old), weights(new))
-    assert all("envelope" in line for line in reports if "reconstruction" in line)
-
-
-def test_a_frozen_encoder_and_its_envelopes_stay(corpus, tmp_path, quick_fits):
-    chosen = predicting(encoder_rate=0.0)
-    first = checkpoint.load(runs.train(corpus, tmp_path / "a", chosen, 2))
-    last = checkpoint.load(runs.train(corpus, tmp_path / "a", chosen, 5, resume=True))
-    assert torch.equal(weights(first.encoder), weights(last.encoder))
-    for domain in DOMAINS:
-        old, new = (model.decoders[domain] for model in (first, last))
-        assert torch.equal(weights(old.envelope), weights(new.envelope))
-        assert not torch.equal(weights(old.layers), weights(new.layers))
-
-
-def test_an_envelope_is_a_domains_own_also_while_decoders_are_shared(corpus, tmp_path, quick_fits):
-    chosen = predicting(encoder_rate=0.0, shared_steps=3)
-    begun = training.start(chosen.model, chosen.training)
-    runs._begin(begun, chosen.training, Corpus(corpus), None)
-    trained = checkpoint.load(runs.train(corpus, tmp_path / "a", chosen, 2))
-    for domain in DOMAINS:
-        old, new = (m.decoders[domain].envelope for m in (begun.model, trained))
-        assert torch.equal(weights(old), weights(new))
-
-
-def test_every_weight_has_one_optimizer():
-    chosen = predicting()
-    state = training.start(chosen.model, chosen.training)
-    groups = [optimizer.param_groups[0]["params"] for optimizer in state.optimizers.values()]
-    trained = [id(parameter) for group in groups for parameter in group]
-    wanted = [*state.model.parameters(), *state.spectral_head.parameters()]
-    assert sorted(trained) == sorted(map(id, wanted))
-
-
-def test_regression_lets_the_latent_tell_the_pitches(corpus):
-    """The head reads most of the pitch spectrogram from the first step on; before, nothing."""
-    chosen = preset("small", DOMAINS)
-    config = replace(chosen.training, crop=6_400, regression_batches=24)
-    state = training.start(chosen.model, config)
-    crops = Crops(Corpus(corpus), DOMAINS, config, "train", 24)
-    batches = [crops[step] for step in range(24)]
-
-    def unexplained():
-        latents = torch.cat([state.model.encode(batch.heard) for batch in batches])
-        wanted = torch.cat([losses.pitch_spectrogram(b.target, 800) for b in batches])
-        error = losses.spectral(state.spectral_head(latents), wanted)
-        return (error / wanted.var(dim=(0, 2)).mean()).item(), latents
-
-    with torch.no_grad():
-        before, _ = unexplained()
-        regression.fit(state.model.encoder, state.spectral_head, batches)
-        after, latents = unexplained()
-    assert before > 0.9
-    assert after < 0.35
-    assert 0.3 < latents.std(dim=(0, 2)).mean() < 1.1
-
-
 @pytest.mark.parametrize("name", ["tiny", "small"])
 def test_training_lowers_the_loss(corpus, name):
     chosen = preset(name, DOMAINS)
@@ -479,7 +306,7 @@ def test_resumed_run_ends_in_the_same_weights(corpus, tmp_path):
 
 
 def test_resume_through_the_end_of_sharing(corpus, tmp_path):
-    chosen = blink(shared_steps=5, average=0.9, input_noise=(0.0, 8.0), spectral_weight=0.1)
+    chosen = blink(shared_steps=5, average=0.9, input_noise=(0.0, 8.0))
     whole = run(corpus, tmp_path / "whole", 9, chosen=chosen)
     for steps in (3, 5, 9):
         parts = run(corpus, tmp_path / "parts", steps, chosen=chosen, resume=True)

@@ -115,8 +115,6 @@ class Crops(Dataset):
         if self.config.equalise:
             heard = equalise(heard, rng, self.config.equalise)
         noise = rng.choice(self.config.input_noise) * rng.standard_normal(len(target))
-        if step < self.config.clean_steps:
-            return self._to_codes(heard), target, target
         given = (target + torch.from_numpy(noise).round().long()).clamp(0, mulaw.CODES - 1)
         if self.config.input_silence and rng.random() < self.config.input_silence:
             # A generator begins in silence: to leave it, it must have learnt to heed the latent.

@@ -300,7 +300,7 @@ def train(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Change a field of the preset's training, as encoder_rate=0. May be repeated.",
+            help="Change a field of the preset's training, as learning_rate=1e-3. May be repeated.",
             show_default=False,
         ),
     ] = [],  # noqa: B006 (typer copies it)
@@ -399,12 +399,9 @@ def _with_domain(model: str, name: str, preset: str):
     from umtlib import config, translator
 
     grown = translator.with_domain(umtlib.load(model), name)
-    alone = replace(
-        config.preset(preset).training,
-        only=name,
-        shared_steps=0,
-        spectral_weight=0.0,
-    )
+    alone = replace(config.preset(preset).training, only=name, shared_steps=0)
+    if not grown.config.decoder.prediction:
+        alone = replace(alone, pretraining_steps=0, conversion=0.0)
     return config.Preset(grown.config, alone), grown
 
 

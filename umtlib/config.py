@@ -123,25 +123,19 @@ class TrainingConfig:
     warmup_steps: int = 0  # linear rise of the learning rate
     cooldown_steps: int = 0  # linear fall to zero over the last so many steps
     clip_norm: float = 0.0  # 0: no clipping
-    confusion_weight: float = 1e-2  # lambda of the paper
+    confusion_weight: float = 1e-2  # lambda of the paper; in pretraining, of `losses.confusion`
     augment: bool = True  # pitch modulation of the encoder's input
     # Below: what training on few cores asks for; all off in the paper.
     equalise: float = 0.0  # decibels; random smooth filter on the encoder's input
-    confusion_bounded: bool = False  # the encoder gains nothing below the classifier's chance level
-    classifier_memory: int = 0  # earlier batches whose latents the classifier sees again
+    pretraining_steps: int = 0  # of encoder, classifier and envelopes; they then stay as they are
+    pretraining_segments: int = 3_600  # the audio for that, in segments three times as long
+    conversion: float = 0.0  # share of segments that the encoder hears converted to another domain
     shared_steps: int = 0  # steps in which the decoders share all but biases; then a copy for each
     input_noise: tuple[float, ...] = (
         0.0,
     )  # codes; a crop's teacher-forced input gets one of these
     input_silence: float = 0.0  # share of crops whose input is silent up to a random sample
-    clean_steps: int = 0  # the first so many steps have neither
-    spectral_weight: float = 0.0  # weight of regressing a pitch spectrogram from the latent
-    envelope_weight: float = 1e-2  # of regressing the domain's spectrum, for the prediction
-    envelope_batches: int = 0  # it is first fitted to so many
-    regression_batches: int = 0  # the encoder's first weights are fitted to so many; 0: random
-    encoder_rate: float = 1.0  # of the encoder and the envelopes, relative to the decoders'
-    encoder_steps: int = 0  # then the encoder stops, and the envelopes are fitted to it; 0: never
-    classifier_rate: float = 1.0  # the classifier's, likewise
+    envelope_weight: float = 1e-2  # of regressing the domain's spectrum, without a pretraining
     average: float = 0.0  # decay of the exponential average of the weights; 0: none
     bf16: bool = False  # autocast, where the processor computes in bfloat16
     only: str = ""  # train this domain's decoder alone, everything else is frozen
@@ -157,6 +151,17 @@ class Preset:
 
     model: ModelConfig
     training: TrainingConfig
+
+    def __post_init__(self):
+        encoder, prediction = self.model.encoder, self.model.decoder.prediction
+        bank = encoder.front_end == "filterbank" and encoder.channels >= encoder.filters
+        if self.training.pretraining_steps and not (prediction and bank):
+            raise ConfigError(
+                "pretraining_steps needs decoders that are given a prediction, and an encoder with "
+                "a filterbank and a channel for each filter"
+            )
+        if self.training.conversion and not prediction:
+            raise ConfigError("conversion needs decoders that are given a prediction")
 
 
 def _check_positive(config: Any) -> None:
@@ -203,25 +208,18 @@ _SMALL = Preset(
     TrainingConfig(
         crop=6_400,
         batch=1,
-        learning_rate=3e-3,
+        learning_rate=2e-3,
         decay=1.0,
         warmup_steps=200,
-        cooldown_steps=15_000,
+        cooldown_steps=10_000,
         clip_norm=1.0,
-        confusion_weight=0.01,
-        confusion_bounded=True,
-        classifier_memory=11,
+        confusion_weight=0.5,
+        pretraining_steps=2_000,
+        conversion=0.5,
         equalise=12.0,
-        shared_steps=12_000,
-        input_noise=(0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0),
+        shared_steps=4_000,
+        input_noise=(0.0, 0.0, 0.0, 1.0, 2.0, 4.0),
         input_silence=0.05,
-        clean_steps=1_500,
-        spectral_weight=0.1,
-        regression_batches=1_000,
-        envelope_batches=18_000,
-        encoder_rate=0.1,
-        encoder_steps=7_000,
-        classifier_rate=0.3,
         average=0.999,
         bf16=True,
     ),

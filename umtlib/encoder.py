@@ -102,7 +102,14 @@ class Encoder(nn.Module):
         """
         pool = self.config.pool
         codes = F.pad(codes, (0, -codes.shape[1] % pool), value=mulaw.SILENCE)
-        return self.pooled(self.project(self.layers(self.front_end(codes))))
+        return self._project(self.front_end(codes))
+
+    def above(self, energies: Tensor) -> Tensor:
+        """Return the latent from the filter bank's energies, which cost more than all the rest."""
+        return self._project(self.front_end.mix(energies))
+
+    def _project(self, h: Tensor) -> Tensor:
+        return self.pooled(self.project(self.layers(h)))
 
     def pooled(self, h: Tensor) -> Tensor:
         """Average over the steps of each latent frame: (B, C, T / stride) to (B, C, F)."""

@@ -43,6 +43,15 @@ def domain(logits: Tensor, index: int | Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), index)
 
 
+def confusion(logits: Tensor) -> Tensor:
+    """Return the mean cross-entropy of the classifier's logits, (B, K), with no domain at all.
+
+    Least, ln K, where every domain is as likely as another. Unlike the classifier's own loss, of
+    which an encoder can have ever more, it pays for ignorance and not for error.
+    """
+    return -F.log_softmax(logits.float(), dim=1).mean()
+
+
 def pitch_spectrogram(codes: Tensor, pool: int) -> Tensor:
     """Return which pitches stand out, and how loud it is, at the latent's frame rate.
 
@@ -67,8 +76,3 @@ def pitch_spectrogram(codes: Tensor, pool: int) -> Tensor:
     contrast = energies - F.avg_pool1d(around, 13, 1).transpose(1, 2)
     level = energies.mean(dim=1, keepdim=True)
     return torch.cat([_CONTRAST * contrast, _LEVEL * level], dim=1)
-
-
-def spectral(predicted: Tensor, pitches: Tensor) -> Tensor:
-    """Return the mean squared error between two (B, 85, F) pitch spectrograms."""
-    return F.mse_loss(predicted.float(), pitches)

@@ -1,4 +1,4 @@
-"""The first weights around the latent, fitted in place of drawn at random.
+"""First weights around the latent, fitted in place of drawn at random.
 
 A filter bank's energies say which notes sound. A network that starts from random weights needs
 thousands of steps to let them through to the latent; this starts where those would end. The
@@ -8,66 +8,54 @@ audio from the *augmented* one, so that it is blind to equalising from the first
 reduced-rank regression: least squares, then the principal components of what it predicts, each
 scaled to a variance of one.
 
-The maps from the latent to each domain's spectrum (`umtlib.prediction.Envelope`) are fitted once
-the encoder stands still; they have a hidden layer, so by gradient descent. None of this is in the
-paper. Notebook: ``03_training``.
+The maps from the latent to each domain's spectrum (`umtlib.prediction.Envelope`) have a hidden
+layer, and are fitted by gradient descent. None of this is in the paper. Notebook: ``03_training``.
 """
-
-from collections import defaultdict
-from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from umtlib import losses, prediction
-from umtlib.batches import Batch
 from umtlib.encoder import Encoder
-from umtlib.errors import ConfigError
-from umtlib.translator import MusicTranslator
 
-STEPS, FRAMES, RATE, DECAY = 2_000, 256, 3e-3, 1e-2  # of an envelope's training, with AdamW
+STEPS, FRAMES, RATE, DECAY = 2_000, 256, 3e-3, 1e-2  # of an envelope's fit, with AdamW
 FLOOR = 0.05  # of the largest component's size, added to each: small ones are mostly noise
 
 
 @torch.no_grad()
-def fit(encoder: Encoder, head: nn.Conv1d, batches: Iterable[Batch]) -> None:
-    """Set the weights of an encoder and of the head that reads pitches from its latent.
+def fit(encoder: Encoder, energies: Tensor, target: Tensor) -> Tensor:
+    """Set the weights of an encoder.
 
     Parameters
     ----------
     encoder : Encoder
-        With the front end ``"filterbank"``, and at least as many channels as filters.
-    head : nn.Conv1d
-        From the latent to `losses.PITCHES`, kernel 1.
-    batches : iterable of Batch
-        A few minutes of audio. The same batches give the same weights.
+        With a filter bank, and a channel for each filter.
+    energies : Tensor
+        Those of its filter bank for some augmented audio, shape (N, filters, T / stride).
+    target : Tensor
+        The clean audio as mu-law codes, integers, shape (N, T): a few minutes.
 
-    Raises
-    ------
-    ConfigError
-        If the encoder has no filter bank, or fewer channels than filters.
+    Returns
+    -------
+    Tensor
+        The linear map from its latent to the pitch spectrogram without its mean, float64, shape
+        (latent, `losses.PITCHES`).
     """
-    sizes = encoder.config
-    if sizes.front_end != "filterbank" or sizes.channels < sizes.filters:
-        raise ConfigError("regression_batches needs a filterbank, and a channel for each filter")
-    heard, wanted = [], []
-    for batch in batches:
-        energies = encoder.pooled(encoder.front_end.energies(batch.heard))
-        heard.append(_rows(energies))
-        wanted.append(_rows(losses.pitch_spectrogram(batch.target, encoder.config.pool)))
-    x, y = torch.cat(heard), torch.cat(wanted)
-    mean, spread, offset = x.mean(dim=0), x.std(dim=0), y.mean(dim=0)
+    pool, latent = encoder.config.pool, encoder.config.latent
+    x = torch.cat([_rows(encoder.pooled(some.float())) for some in energies.split(32)])
+    pitches = (losses.pitch_spectrogram(some.long(), pool) for some in target.split(32))
+    y = torch.cat([_rows(some) for some in pitches])
+    mean, spread = x.mean(dim=0), x.std(dim=0)
     x = (x - mean) / spread
-    weights = torch.linalg.lstsq(x, y - offset).solution  # (filters, pitches)
+    weights = torch.linalg.lstsq(x, y - y.mean(dim=0)).solution  # (filters, pitches)
     _, sizes, components = torch.linalg.svd(x @ weights, full_matrices=False)
-    components = components[: encoder.config.latent]  # (latent, pitches)
-    sizes = sizes[: encoder.config.latent] / len(x) ** 0.5
+    components = components[:latent]  # (latent, pitches)
+    sizes = sizes[:latent] / len(x) ** 0.5
     sizes = sizes + FLOOR * sizes[0]
     _let_through(encoder, mean, spread)
-    encoder.project.weight[:, : len(mean), 0] = (weights @ components.T / sizes).T
-    head.weight[:, : len(sizes), 0] = components.T * sizes
-    head.bias.copy_(offset)
+    encoder.project.weight[: len(sizes), : len(mean), 0] = (weights @ components.T / sizes).T
+    return components * sizes[:, None]
 
 
 def _rows(features: Tensor) -> Tensor:  # (B, C, F) -> (B * F, C)
@@ -86,36 +74,30 @@ def _let_through(encoder: Encoder, mean: Tensor, spread: Tensor) -> None:
         nn.init.zeros_(layer.out.bias)
 
 
-def fit_envelopes(model: MusicTranslator, batches: Iterable[Batch], seed: int) -> None:
-    """Train the maps from the latent to each domain's spectrum, on latents that no longer change.
+def fit_envelope(
+    envelope: prediction.Envelope, x: Tensor, y: Tensor, seed: int, share: float = 1.0
+) -> None:
+    """Train the map from the latent to a domain's spectrum, on latents that no longer change.
 
     Parameters
     ----------
-    model : MusicTranslator
-        Its decoders are given a prediction. Nothing but their envelopes is changed.
-    batches : iterable of Batch
-        At least ten minutes of each domain; domains that are not in it keep their maps.
+    envelope : Envelope
+        The map.
+    x, y : Tensor
+        Latent frames, shape (N, latent), and their log power spectra, shape (N, BINS).
     seed : int
         Of the order in which the frames are taken.
+    share : float
+        Of the usual number of steps.
     """
-    latents, wanted = defaultdict(list), defaultdict(list)
-    for batch in batches:
-        with torch.no_grad():
-            latents[batch.domain].append(model.encode(batch.heard).transpose(1, 2).flatten(0, 1))
-            spectrum = prediction.log_spectrum(batch.target, model.config.encoder.pool)
-        wanted[batch.domain].append(spectrum.flatten(0, 1))
-    for domain, rows in latents.items():
-        x, y = torch.cat(rows), torch.cat(wanted[domain])
-        _train(model.decoders[domain].envelope, x, y, torch.Generator().manual_seed(seed))
-
-
-def _train(envelope: prediction.Envelope, x: Tensor, y: Tensor, order: torch.Generator) -> None:
+    steps = round(share * STEPS)
+    order = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         envelope.out.weight.zero_()
         envelope.out.bias.copy_(y.mean(dim=0))
     adam = torch.optim.AdamW(envelope.parameters(), lr=RATE, weight_decay=DECAY)
-    for step in range(STEPS):
-        adam.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
+    for step in range(steps):
+        adam.param_groups[0]["lr"] = RATE * (1 - step / steps)
         some = torch.randint(len(x), (FRAMES,), generator=order).to(x.device)
         loss = F.mse_loss(envelope(x[some].T[None])[0], y[some])
         adam.zero_grad()

@@ -22,7 +22,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from umtlib import checkpoint, losses, regression
+from umtlib import checkpoint, losses, pretraining
 from umtlib.batches import Batch, Crops, loader
 from umtlib.config import Preset, TrainingConfig, from_json, to_json
 from umtlib.corpora.corpus import Corpus
@@ -117,17 +117,16 @@ def train(
     """
     run = Path(out)
     config = preset.training
-    with join(device) as team, _stop_signal() as stopped:
-        corpus = Corpus(data)
+    with ExitStack() as stack:
+        team, corpus = stack.enter_context(join(device)), Corpus(data)
         state, seconds = _open(run, preset, resume, team, initial, corpus)
+        stopped = stack.enter_context(_stop_signal())  # before that there is nothing to save
         names = (config.only,) if config.only else state.model.domains
         crops = Crops(corpus, names, config, "train", steps * team.size, preset.model.mulaw)
         mine = range(state.step * team.size + team.rank, len(crops), team.size)
         log = _Log(run, state, seconds, config.crop * config.batch * team.size, on_report)
         bad = 0
         for batch in loader(crops, mine, workers):
-            if state.step == config.encoder_steps > 0 and not config.only:
-                _settle(state, config, corpus)
             report = train_step(state, batch.to(team.device), config, steps)
             log.add(batch.domain, report)
             bad = bad + 1 if report["bad"] else 0
@@ -164,36 +163,19 @@ def _begin(state: State, config: TrainingConfig, corpus: Corpus, initial: MusicT
     model = state.model
     if initial is not None:
         model.load_state_dict(initial.state_dict())
-    elif config.regression_batches:
-        batches = _to_fit(state, config, corpus, config.regression_batches)
-        regression.fit(model.encoder, state.spectral_head, batches)
-        for decoder in model.decoders.values():
-            for layer in decoder.layers:
-                torch.nn.init.zeros_(layer.condition.weight)
-    _fit_envelopes(state, config, corpus)
+    if config.pretraining_steps and (config.only or initial is None):
+        fit = pretraining.add_domain if config.only else pretraining.pretrain
+        fit(model, _to_fit(state, config, corpus), config)
     state.average.load_state_dict(model.state_dict())
 
 
-def _settle(state: State, config: TrainingConfig, corpus: Corpus) -> None:
-    """End the training of the encoder: from now on it is its average, and all else adapts to it."""
-    state.model.encoder.load_state_dict(state.average.encoder.state_dict())
-    _fit_envelopes(state, config, corpus)
-    for name, decoder in state.model.decoders.items():
-        state.average.decoders[name].envelope.load_state_dict(decoder.envelope.state_dict())
-
-
-def _fit_envelopes(state: State, config: TrainingConfig, corpus: Corpus) -> None:
-    if state.model.config.decoder.prediction and config.envelope_batches:
-        batches = _to_fit(state, config, corpus, config.envelope_batches)
-        regression.fit_envelopes(state.model, batches, config.seed)
-
-
-def _to_fit(state: State, config: TrainingConfig, corpus: Corpus, number: int) -> Iterator[Batch]:
-    """Yield the batches of a regression: the same ones whenever it is made."""
+def _to_fit(state: State, config: TrainingConfig, corpus: Corpus) -> Iterator[Batch]:
+    """Yield the audio of the pretraining: the same whenever it is asked for."""
     names = (config.only,) if config.only else state.model.domains
-    crops = Crops(corpus, names, config, "train", number)
-    batches = loader(crops, range(len(crops)), 0)
-    for batch in tqdm(batches, "fitting", leave=False, disable=None):  # it takes minutes
+    longer = replace(config, crop=3 * config.crop, batch=1)
+    count = config.pretraining_segments // len(state.model.domains) * len(names)
+    crops = Crops(corpus, names, longer, "train", count)
+    for batch in tqdm(loader(crops, range(len(crops)), 0), "reading", leave=False, disable=None):
         yield batch.to(state.team.device)
 
 
@@ -208,8 +190,12 @@ def _open(
     """Return the state to start from, and the seconds that it took to get there."""
     state = start(preset.model, preset.training, team)
     if not checkpoint.checkpoints(run):
+        began = time.monotonic()
         _begin(state, preset.training, corpus, initial)
-        return state, 0.0
+        seconds = time.monotonic() - began
+        if preset.training.pretraining_steps:
+            save(run, state, preset.training, seconds)
+        return state, seconds
     if not resume:
         raise TrainingError(
             f"{run} holds a run already; continue it with --resume or choose another"
@@ -286,8 +272,6 @@ def _tidy(run: Path, last: Path) -> None:
 def tensors(state: State) -> dict[str, Tensor]:
     """Return, by name, all tensors of a state that the average does not hold."""
     found = {f"model.{name}": value for name, value in state.model.state_dict().items()}
-    found |= {f"head.{name}": value for name, value in state.spectral_head.state_dict().items()}
-    found |= {f"recent.{i}/{domain}": z for i, (z, domain) in enumerate(state.recent)}
     for part, optimizer in state.optimizers.items():
         for index, values in optimizer.state_dict()["state"].items():
             found |= {f"adam.{part}/{index}/{name}": value for name, value in values.items()}
@@ -303,9 +287,6 @@ def restore(state: State, saved: Mapping[str, Tensor], folder: Path) -> None:
     average = checkpoint.read_tensors(folder / checkpoint.WEIGHTS)
     checkpoint.restore(state.average, average, folder)
     checkpoint.restore(state.model, groups["model"], folder)
-    checkpoint.restore(state.spectral_head, groups["head"], folder)
-    numbered = {tuple(map(int, key.split("/"))): z for key, z in groups["recent"].items()}
-    state.recent = [(numbered[key], key[1]) for key in sorted(numbered)]
     adam: dict[str, dict[int, dict[str, Tensor]]] = defaultdict(lambda: defaultdict(dict))
     for key, value in groups["adam"].items():
         part, index, name = key.split("/")

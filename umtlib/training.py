@@ -7,12 +7,12 @@ while the encoder makes the classifier fail. The loop around it is in `umtlib.ru
 """
 
 import copy
-import math
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from umtlib import losses, prediction
 from umtlib.batches import Batch
 from umtlib.config import ModelConfig, TrainingConfig
+from umtlib.conversion import convert
 from umtlib.team import Team
 from umtlib.translator import MusicTranslator, build
 
@@ -34,8 +35,6 @@ class State:
         Steps done.
     model : MusicTranslator
         The weights being trained.
-    spectral_head : nn.Conv1d
-        Latent to pitches; used by the spectral loss only, not part of the translator.
     average : MusicTranslator
         What one translates with: the exponential average of the weights, or the model itself.
     optimizers : dict
@@ -43,17 +42,13 @@ class State:
         a prediction, also for each ``decoders.<name>.envelope``.
     team : Team
         The processes that train together.
-    recent : list of (Tensor, int)
-        The latents that the classifier was last shown, each with the index of its domain.
     """
 
     step: int
     model: MusicTranslator
-    spectral_head: nn.Conv1d
     average: MusicTranslator
     optimizers: dict[str, torch.optim.Adam]
     team: Team = Team()
-    recent: list[tuple[Tensor, int]] = field(default_factory=list)
 
     def domain_of(self, rank: int, step: int) -> str:
         """Return the domain that a rank trains at a step: they take turns."""
@@ -69,17 +64,13 @@ def start(model_config: ModelConfig, config: TrainingConfig, team: Team = Team()
     """Return the state before the first step; its random weights depend on the seed alone."""
     device = team.device
     model = build(model_config, config.seed).to(device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        head = nn.Conv1d(model_config.encoder.latent, losses.PITCHES, 1).to(device)
     average = copy.deepcopy(model).requires_grad_(False) if config.average else model
     names = ["encoder", "classifier", *(f"decoders.{name}" for name in model.domains)]
     if model_config.decoder.prediction:
         names += [f"decoders.{name}.envelope" for name in model.domains]
     parts = {name: _part(model, name) for name in names}
-    parts["encoder"] += head.parameters()
     optimizers = {name: torch.optim.Adam(part, foreach=True) for name, part in parts.items()}
-    return State(0, model, head, average, optimizers, team)
+    return State(0, model, average, optimizers, team)
 
 
 def _part(model: MusicTranslator, name: str) -> list[nn.Parameter]:
@@ -119,50 +110,45 @@ def train_step(state: State, batch: Batch, config: TrainingConfig, steps: int) -
     -------
     dict
         ``reconstruction`` (nats per sample), ``classifier`` (nats), ``accuracy`` (of the
-        classifier, 0..1), ``spectral`` where it is used; ``bad`` is 1 if an update was skipped.
+        classifier, 0..1), ``envelope`` where it is trained; ``bad`` is 1 if an update was skipped.
     """
     if state.step == config.shared_steps > 0:
         unshare(state, config)
     rate = learning_rate(config, state.step, steps)
-    with autocast(config, batch.target.device), torch.set_grad_enabled(_learns(state, config)):
-        latent = state.model.encode(batch.heard)
-    classifier_loss, report = _classification(state, batch, latent.detach(), config)
-    good = bool(config.only) or _update(state, classifier_loss, "classifier", rate, config)
-    with autocast(config, batch.target.device):
+    learns, index = _learns(config), state.model.domains.index(batch.domain)
+    heard = _converted(state, batch, config)
+    with autocast(config, heard.device), torch.set_grad_enabled(learns):
+        latent = state.model.encode(heard)
+    with autocast(config, heard.device), torch.set_grad_enabled(learns):
+        guess = state.model.classifier(latent.detach())
+        known = losses.domain(guess, index)
+    good = not learns or _update(state, known, "classifier", rate, config)
+    with autocast(config, heard.device):
         parts = _reconstruction(state, batch, latent, config)
-        confusion = losses.domain(
-            state.model.classifier(latent), state.model.domains.index(batch.domain)
-        )
-    # The classifier's weights get no gradient here: `_update` asks for the other parts' only.
-    if config.confusion_bounded:
-        confusion = confusion.clamp(max=math.log(len(state.model.domains)))
+        if learns:
+            # The classifier's weights get no gradient: `_update` asks for the other parts' only.
+            confusion = losses.domain(state.model.classifier(latent), index)
+            parts["confusion"] = (-config.confusion_weight, confusion)
     total = sum(weight * loss for weight, loss in parts.values())
-    total = total - config.confusion_weight * confusion
     good &= _update(state, total, "autoencoder", rate, config)
     state.step += 1
-    report |= {name: loss.item() for name, (_, loss) in parts.items()}
+    accuracy = (guess.argmax(1) == index).float().mean()
+    report = {name: loss.item() for name, (_, loss) in parts.items() if name != "confusion"}
+    report |= {"classifier": known.item(), "accuracy": accuracy.item()}
     return report | {"bad": float(not good)}
 
 
-def _classification(
-    state: State, batch: Batch, latent: Tensor, config: TrainingConfig
-) -> tuple[Tensor, dict[str, float]]:
-    """Return the classifier's loss, and what to report of it.
-
-    A small batch is of one domain, and a classifier that sees one domain at a time swings from one
-    to the next. So it is also shown the latents of some earlier steps.
-    """
-    index, count = state.model.domains.index(batch.domain), len(latent)
-    shown = [(latent, index), *state.recent]
-    with autocast(config, latent.device):
-        guess = state.model.classifier(torch.cat([z for z, _ in shown]))
-    targets = [k for z, k in shown for _ in range(len(z))]
-    found = losses.domain(guess, torch.tensor(targets, device=latent.device))
-    if latent.isfinite().all():
-        state.recent = shown[: config.classifier_memory]
-    own = guess[:count]
-    accuracy = (own.argmax(1) == index).float().mean().item()
-    return found, {"classifier": losses.domain(own, index).item(), "accuracy": accuracy}
+def _converted(state: State, batch: Batch, config: TrainingConfig) -> Tensor:
+    """Return what the encoder hears: some segments as another domain would have them."""
+    rng = np.random.default_rng([config.seed, state.step, state.team.rank])
+    others = [name for name in state.model.domains if name != batch.domain]
+    chosen = rng.random(len(batch.heard)) < config.conversion
+    if not chosen.any() or not others:
+        return batch.heard
+    heard, rows = batch.heard.clone(), torch.from_numpy(chosen)
+    other = others[rng.integers(len(others))]
+    heard[rows] = convert(state.model, heard[rows], batch.domain, other)
+    return heard
 
 
 def _reconstruction(
@@ -170,10 +156,6 @@ def _reconstruction(
 ) -> dict[str, tuple[float, Tensor]]:
     """Return the losses of restoring the clean audio, each with its weight."""
     parts = {}
-    if config.spectral_weight and _learns(state, config):
-        pitches = losses.pitch_spectrogram(batch.target, state.model.config.encoder.pool)
-        found = losses.spectral(state.spectral_head(latent), pitches)
-        parts["spectral"] = (config.spectral_weight, found)
     if _learns_envelope(state, config):
         spectrum = prediction.log_spectrum(batch.target, state.model.config.encoder.pool)
         read = state.model.decoders[batch.domain].envelope(latent.detach())
@@ -194,18 +176,16 @@ def _trained(state: State, kind: str, config: TrainingConfig, rank: int) -> list
         names.add(f"decoders.{state.model.domains[0]}")
     if _learns_envelope(state, config):
         names.add(f"decoders.{domain}.envelope")
-    return ["encoder", *sorted(names)] if _learns(state, config) else sorted(names)
+    return ["encoder", *sorted(names)] if _learns(config) else sorted(names)
 
 
-def _learns(state: State, config: TrainingConfig) -> bool:
-    """Tell whether the encoder is trained at this step."""
-    over = 0 < config.encoder_steps <= state.step
-    return config.encoder_rate > 0 and not config.only and not over
+def _learns(config: TrainingConfig) -> bool:
+    """Tell whether the encoder and the classifier are trained with the decoders."""
+    return not config.only and not config.pretraining_steps
 
 
 def _learns_envelope(state: State, config: TrainingConfig) -> bool:
-    predicts = state.model.config.decoder.prediction > 0
-    return predicts and (bool(config.only) or _learns(state, config))
+    return state.model.config.decoder.prediction > 0 and not config.pretraining_steps
 
 
 def _update(state: State, loss: Tensor, kind: str, rate: float, config: TrainingConfig) -> bool:
@@ -223,10 +203,8 @@ def _update(state: State, loss: Tensor, kind: str, rate: float, config: Training
     largest = config.clip_norm or float("inf")
     norms = [nn.utils.clip_grad_norm_(group["params"], largest) for group in groups.values()]
     good = not state.team.any(not torch.stack([loss.detach(), *norms]).isfinite().all().item())
-    relative = {"encoder": config.encoder_rate, "classifier": config.classifier_rate}
-    relative |= {name: config.encoder_rate for name in groups if name.count(".") == 2}  # envelopes
     for name, group in groups.items():
-        group["lr"] = rate * relative.get(name, 1.0)
+        group["lr"] = rate
         if good:
             state.optimizers[name].step()
             _average(state, name, config)

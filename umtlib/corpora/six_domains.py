@@ -74,7 +74,7 @@ FULL = Size(
     pairs=20, unseen=28, suffix=".wav",
 )  # fmt: skip
 MINI = Size(
-    {"train": 85, "val": 16, "test": 16},
+    {"train": 30, "val": 16, "test": 16},
     {"train": (9, 16), "val": (6, 9), "test": (6, 9)},
     pairs=2, unseen=6, suffix=".flac",
 )  # fmt: skip
