@@ -215,6 +215,26 @@ def test_chunked_translation_is_as_long_and_the_same_in_any_company(model):
     assert not np.array_equal(exact, alone)  # there is a cut
 
 
+def test_a_translation_in_int8_is_another_one_and_as_long(umt, blink_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    samples = noise(9_001).numpy()
+    loaded = umtlib.load(str(blink_folder))
+    made = [
+        umtlib.translate(loaded, samples, 16_000, to="drum", dtype=dtype, chunked=chunked)
+        for dtype in (torch.int8, torch.float32)
+        for chunked in (False, True)
+    ]
+    assert all(len(found) == len(samples) for found in made)
+    assert not np.array_equal(made[0], made[2]) and not np.array_equal(made[1], made[3])
+    soundfile.write("in.wav", samples, 16_000, subtype="FLOAT")
+    options = ("--model", blink_folder, "--to", "drum", "--no-picture", "--dtype")
+    assert umt("translate", "in.wav", *options, "int8")[0] == 0
+    written, _ = soundfile.read("outputs/in.drum.wav")
+    np.testing.assert_allclose(written, made[0], atol=1e-4)
+    status, _, error = umt("translate", "in.wav", *options, "int9")
+    assert status == 2 and "unknown dtype 'int9'" in error
+
+
 def test_a_recording_that_changes_is_refused(model):
     blocks = list(noise(2_000).numpy().reshape(2, 1_000))
     assert translation.hear(model, blocks, 2_000).latent.shape[2] == 10

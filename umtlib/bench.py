@@ -19,7 +19,6 @@ from umtlib.errors import ConfigError
 from umtlib.mulaw import CODES
 
 RATE = 16_000
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def generate(
@@ -48,7 +47,7 @@ def generate(
         How long to measure, after a short run to warm up.
     backend : str
         As in `umtlib.generation.generate`.
-    dtype : {"float32", "bfloat16"}
+    dtype : {"float32", "bfloat16", "int8"}
         Number format of the products.
 
     Returns
@@ -64,19 +63,20 @@ def generate(
     GenerationError
         If the backend cannot do it.
     """
-    _check(dtype=dtype, streams=streams, domains=domains, seconds=seconds)
+    _check(streams=streams, domains=domains, seconds=seconds)
+    number = generation.dtype_named(dtype)
     model = config.preset(preset).model
     pool = model.encoder.pool
     decoders = [Decoder(model.decoder, model.encoder.latent, pool) for _ in range(domains)]
     states = [generation.State() for _ in decoders]
-    backend = generation.fastest(DTYPES[dtype]) if backend == "auto" else backend
+    backend = generation.fastest(number) if backend == "auto" else backend
     frames = 1 if backend == "reference" else max(1, 4_000 // pool)
     latent = torch.randn(streams, model.encoder.latent, frames)
     threads = generation.thread_count(threads)
 
     def piece() -> None:
         generation.generate_many(
-            decoders, latent, states=states, threads=threads, backend=backend, dtype=DTYPES[dtype]
+            decoders, latent, states=states, threads=threads, backend=backend, dtype=number
         )
 
     rate = streams * domains * frames * pool * _rate(piece, seconds)
@@ -112,7 +112,8 @@ def encode(
     ConfigError
         If there is no such preset or dtype.
     """
-    _check(dtype=dtype, seconds=seconds)
+    _check(seconds=seconds)
+    _check_trainable(dtype)
     encoder = Encoder(config.preset(preset).model.encoder)
     codes = torch.randint(CODES, (1, RATE))
 
@@ -157,7 +158,8 @@ def train(
     ConfigError
         If there is no such preset or dtype, or a number is not positive.
     """
-    _check(dtype=dtype, seconds=seconds, batch=batch, crop=crop)
+    _check(seconds=seconds, batch=batch, crop=crop)
+    _check_trainable(dtype)
     chosen = config.preset(preset)
     settings = replace(chosen.training, batch=batch, crop=crop, bf16=dtype == "bfloat16")
     state = training.start(chosen.model, settings)
@@ -187,9 +189,12 @@ def _rate(piece: Callable[[], None], seconds: float) -> float:
     return count / taken
 
 
-def _check(dtype: str, **positive: float) -> None:
-    if dtype not in DTYPES:
-        raise ConfigError(f"unknown dtype {dtype!r}; choose {' or '.join(DTYPES)}")
+def _check_trainable(dtype: str) -> None:
+    if not generation.dtype_named(dtype).is_floating_point:
+        raise ConfigError(f"{dtype} is for generating only; choose float32 or bfloat16")
+
+
+def _check(**positive: float) -> None:
     for name, value in positive.items():
         if value <= 0:
             raise ConfigError(f"{name} {value} must be more than 0")

@@ -48,7 +48,8 @@ Excerpts = Annotated[
     int | None, typer.Option(help="Use so many, spread over the sources. Default: all.", min=1)
 ]
 Preset = Annotated[str, typer.Option(help="tiny, small, paper or official.")]
-Dtype = Annotated[str, typer.Option(help="float32 or bfloat16.")]
+Dtype = Annotated[str, typer.Option(help="float32 (exact), bfloat16 or int8 (faster).")]
+Float = Annotated[str, typer.Option(help="float32 or bfloat16.")]
 Duration = Annotated[float, typer.Option(help="How long to measure.", min=0.01)]
 Workers = Annotated[int | None, typer.Option(help="Processes; by default one per CPU.", min=1)]
 Download = Annotated[bool, typer.Option("--download", help="First fetch what DIR lacks.")]
@@ -88,6 +89,7 @@ def translate(
     temperature: Temperature = 1.0,
     model: Model = "six-domains-small",
     backend: Backend = "auto",
+    dtype: Dtype = "float32",
     chunked: Annotated[
         bool | None,
         typer.Option(
@@ -103,8 +105,10 @@ def translate(
 ) -> None:
     """Translate recordings; writes OUT/<stem>.<domain>.wav, 16 kHz, as long as the input."""
     import umtlib
-    from umtlib import translation
+    from umtlib import generation, translation
 
+    settings = {"temperature": temperature, "backend": backend}
+    settings["dtype"] = generation.dtype_named(dtype)
     loaded = umtlib.load(model)
     names = translation.domains(loaded, to)
     jobs = [_plan(path, names, out, picture) for path in inputs]
@@ -114,7 +118,6 @@ def translate(
         translation.cuts_pay(loaded, len(names), samples) if chunked is None else chunked
         for samples, _ in sizes
     ]
-    settings = {"temperature": temperature, "backend": backend}
     speeds = {  # refuses a backend that is not to be had
         way: translation.speed(loaded, names, chunked=way, **settings) for way in sorted(set(cut))
     }
@@ -726,7 +729,7 @@ def bench_generate(
 
 @bench_app.command("encode")
 def bench_encode(
-    preset: Preset = "small", seconds: Duration = 5, dtype: Dtype = "float32", json: Json = False
+    preset: Preset = "small", seconds: Duration = 5, dtype: Float = "float32", json: Json = False
 ) -> None:
     """Measure how long encoding one second of audio takes."""
     from umtlib import bench
@@ -740,7 +743,7 @@ def bench_train(
     seconds: Duration = 10,
     batch: Annotated[int, typer.Option(help="Segments.", min=1)] = 1,
     crop: Annotated[int, typer.Option(help="Samples per segment.", min=1)] = 16_000,
-    dtype: Dtype = "float32",
+    dtype: Float = "float32",
     json: Json = False,
 ) -> None:
     """Measure how many samples per second a training step processes."""

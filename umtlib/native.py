@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def load(name: str) -> ctypes.CDLL:
         If there is no C++ compiler (``CXX``, ``c++``, ``g++``, ``clang++``), or it fails.
     """
     compiler = _compiler()
-    source = files("umtlib").joinpath(name).read_bytes()
+    source = _source(name)
     library = cache_folder() / f"{Path(name).stem}-{_key(source, compiler)}.so"
     if not library.exists():
         _compile(compiler, source, library)
@@ -54,6 +55,16 @@ def load(name: str) -> ctypes.CDLL:
         return ctypes.CDLL(str(library))
     except OSError as error:
         raise NativeError(f"{library} cannot be loaded ({error}); delete it") from error
+
+
+def _source(name: str) -> bytes:
+    """Return a file's text with the headers beside it, those in double quotes, put in."""
+    file = files("umtlib").joinpath(name)
+
+    def header(match: re.Match[bytes]) -> bytes:
+        return file.parent.joinpath(match[1].decode()).read_bytes()
+
+    return re.sub(rb'(?m)^#include "(.+)"$', header, file.read_bytes())
 
 
 def cache_folder() -> Path:

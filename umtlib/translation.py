@@ -33,6 +33,7 @@ def translate(
     temperature: float = 1.0,
     seed: int = 0,
     backend: str = "auto",
+    dtype: torch.dtype = torch.float32,
     chunked: bool = False,
     progress: Progress | None = None,
 ) -> np.ndarray | dict[str, np.ndarray]:
@@ -58,6 +59,8 @@ def translate(
         The random numbers follow from it, the same ones in every domain.
     backend : str
         Which generator; see `umtlib.generation.generate`.
+    dtype : torch.dtype
+        In what the decoders compute; see there, too.
     chunked : bool
         Cut the recording at quiet places and generate the stretches side by side: an
         approximation, and faster for long recordings; see `umtlib.generation.chunks`.
@@ -77,14 +80,14 @@ def translate(
     ConfigError
         If the model has no such domain.
     GenerationError
-        If temperature or backend make no sense.
+        If temperature, backend or dtype make no sense.
     """
     names = domains(model, to)
     waveform = sound.level(sound.to_mono_16k(audio, sample_rate))
     heard = hear(model, [waveform], len(waveform))
     sounds = _joined(names, pieces(
         model, names, heard, chunked=chunked, temperature=temperature, seed=seed, backend=backend,
-        progress=progress,
+        dtype=dtype, progress=progress,
     ))  # fmt: skip
     return sounds[to] if isinstance(to, str) and to != ALL else sounds
 
@@ -181,6 +184,7 @@ def decode(
     temperature: float = 1.0,
     seed: int = 0,
     backend: str = "auto",
+    dtype: torch.dtype = torch.float32,
     progress: Progress | None = None,
 ) -> dict[str, np.ndarray]:
     """Generate the audio of several domains together from one latent.
@@ -195,7 +199,7 @@ def decode(
         Shape (1, latent, F).
     length : int
         Samples wanted, at most F * pool.
-    temperature, seed, backend, progress
+    temperature, seed, backend, dtype, progress
         As in `translate`.
 
     Returns
@@ -206,7 +210,7 @@ def decode(
     """
     made = pieces(
         model, names, Heard(latent, length),
-        temperature=temperature, seed=seed, backend=backend, progress=progress,
+        temperature=temperature, seed=seed, backend=backend, dtype=dtype, progress=progress,
     )  # fmt: skip
     return _joined(names, made)
 
@@ -227,6 +231,7 @@ def pieces(
     temperature: float = 1.0,
     seed: int = 0,
     backend: str = "auto",
+    dtype: torch.dtype = torch.float32,
     progress: Progress | None = None,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Generate the audio of several domains piece by piece, in memory that does not grow.
@@ -239,7 +244,7 @@ def pieces(
         Domains of the model.
     heard : Heard
         The recording; it needs `levels` only if it is to be cut.
-    chunked, temperature, seed, backend, progress
+    chunked, temperature, seed, backend, dtype, progress
         As in `translate`.
 
     Yields
@@ -251,24 +256,24 @@ def pieces(
         through all domains together, chunked generation through one after the other.
     """
     make = _chunked if chunked else _exact
-    return make(model, names, heard, temperature, seed, backend, progress)
+    return make(model, names, heard, temperature, seed, backend, dtype, progress)
 
 
-def _exact(model, names, heard, temperature, seed, backend, progress):
+def _exact(model, names, heard, temperature, seed, backend, dtype, progress):
     decoders = [model.decoders[name] for name in names]
     states, start = [_seeded(seed) for _ in names], 0
     for latent in heard.latent.split(max(1, PIECE // model.config.encoder.pool), dim=2):
         tell = progress and partial(_tell, progress, heard.samples, 1, start)
         codes = generate_many(
             decoders, latent,
-            temperature=temperature, backend=backend, states=states, progress=tell,
+            temperature=temperature, backend=backend, dtype=dtype, states=states, progress=tell,
         )  # fmt: skip
         for name, found in zip(names, codes, strict=True):
             yield name, model.to_waveform(found[0, : heard.samples - start]).numpy()
         start += codes[0].shape[1]
 
 
-def _chunked(model, names, heard, temperature, seed, backend, progress):
+def _chunked(model, names, heard, temperature, seed, backend, dtype, progress):
     whole = heard.latent.shape[2] * model.config.encoder.pool
     for number, name in enumerate(names):
         left = heard.samples
@@ -276,7 +281,7 @@ def _chunked(model, names, heard, temperature, seed, backend, progress):
         for piece in chunks.generate_long(
             model.decoders[name], heard.latent[0], heard.levels,
             decode=model.to_waveform, generator=torch.Generator().manual_seed(seed),
-            temperature=temperature, backend=backend, progress=tell,
+            temperature=temperature, backend=backend, dtype=dtype, progress=tell,
         ):  # fmt: skip
             yield name, piece[:left].numpy()
             left -= len(piece)
@@ -310,6 +315,7 @@ def speed(
     chunked: bool = False,
     temperature: float = 1.0,
     backend: str = "auto",
+    dtype: torch.dtype = torch.float32,
     samples: int = 800,
 ) -> float:
     """Measure how fast these domains are generated here.
@@ -329,6 +335,6 @@ def speed(
     latent = latent.to(next(model.parameters()).device)
     for _ in range(2):
         began = time.perf_counter()
-        generate_many(decoders, latent, temperature=temperature, backend=backend)
+        generate_many(decoders, latent, temperature=temperature, backend=backend, dtype=dtype)
     seconds = latent.shape[2] * encoder.pool / sound.SAMPLE_RATE * len(decoders) * streams
     return seconds / (time.perf_counter() - began)

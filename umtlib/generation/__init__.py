@@ -18,14 +18,17 @@ import torch
 from torch import Tensor
 
 from umtlib.decoder import Decoder
-from umtlib.errors import GenerationError, NativeError
+from umtlib.errors import ConfigError, GenerationError, NativeError
 from umtlib.generation import cpu, cuda, reference
 from umtlib.generation.sampling import State, choose, draw_uniforms
 
-__all__ = ["BACKENDS", "State", "choose", "draw_uniforms", "fastest", "generate", "generate_many"]
+__all__ = [
+    "BACKENDS", "DTYPES", "State", "choose", "draw_uniforms", "dtype_named", "fastest", "generate",
+    "generate_many", "thread_count",
+]  # fmt: skip
 
 BACKENDS = ("cuda", "cpu", "reference")  # fastest first
-DTYPES = (torch.float32, torch.bfloat16)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 PIECE = 4_000  # samples per call of a backend: how often progress is told and Ctrl-C is heard
 
 
@@ -60,8 +63,8 @@ def generate(
     backend : {"auto", "cuda", "cpu", "reference"}
         Which generator; ``"auto"`` takes the fastest one that runs here.
     dtype : torch.dtype, optional
-        float32 (the default) chooses the codes of the reference; bfloat16, of the ``"cpu"``
-        backend only, is up to twice as fast and rounds (see `umtlib.generation.cpu`).
+        float32 (the default) chooses the codes of the reference; bfloat16 and int8, of the
+        ``"cpu"`` backend only, round and are faster (see `umtlib.generation.cpu.run`).
     threads : int, optional
         Default: ``UMT_THREADS`` or else `torch.get_num_threads`.
     state : State, optional
@@ -135,6 +138,19 @@ def generate_many(
     on_gpu = [job for job in jobs if job.run is cuda.run]  # there threads only wait
     _run_together(jobs, max(threads, len(on_gpu)), progress)
     return [job.codes for job in jobs]
+
+
+def dtype_named(name: str) -> torch.dtype:
+    """Return the number format of that name.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    if name not in DTYPES:
+        raise ConfigError(f"unknown dtype {name!r}; choose one of {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def thread_count(threads: int | None = None) -> int:
@@ -266,5 +282,5 @@ def _check(decoder, latent, uniforms, temperature, backend, dtype) -> None:
         raise GenerationError(f"temperature {temperature} must be 0 or more")
     if backend not in BACKENDS:
         raise GenerationError(f"unknown backend {backend!r}; choose auto, {', '.join(BACKENDS)}")
-    if dtype not in DTYPES or (backend != "cpu" and dtype != torch.float32):
+    if dtype not in DTYPES.values() or (backend != "cpu" and dtype != torch.float32):
         raise GenerationError(f"the {backend} backend does not compute in {dtype}")

@@ -1,7 +1,7 @@
 """The compiled generator: hands weights, latents and uniforms to `kernel.cpp`.
 
 Memory per stream: one ring of ``dilation`` activations per layer, so about ``receptive field *
-channels`` numbers: 2.1 MB for the paper's decoder in float32, half in bfloat16.
+channels`` numbers: 2.1 MB for the paper's decoder in float32, half in bfloat16, a quarter in int8.
 """
 
 import ctypes
@@ -17,6 +17,8 @@ from umtlib.decoder import Decoder
 from umtlib.errors import GenerationError
 from umtlib.generation.sampling import State
 from umtlib.generation.weights import Weights, gather
+
+FORMATS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # by the kernel's numbers
 
 
 class _Source(Structure):  # `Source` in kernel.cpp
@@ -38,7 +40,11 @@ class _Call(Structure):  # `Call` in kernel.cpp
 
 def library() -> ctypes.CDLL:
     """Return the compiled kernel; see `umtlib.native.load`."""
-    library = native.load("generation/kernel.cpp")
+    return declared(native.load("generation/kernel.cpp"))
+
+
+def declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    """Return a compiled kernel with the types of its functions set."""
     library.umt_pack.argtypes = [POINTER(_Source), ctypes.c_int]
     library.umt_pack.restype = c_void_p
     library.umt_free.argtypes = library.umt_state_words.argtypes = [c_void_p]
@@ -66,7 +72,7 @@ class Network:
             config.skip_channels,
             weights.condition.shape[1],
         )
-        self.pointer = self.library.umt_pack(source, dtype == torch.bfloat16)
+        self.pointer = self.library.umt_pack(source, FORMATS[dtype])
         if not self.pointer:
             raise GenerationError("not enough memory for the decoder's weights")
         weakref.finalize(self, self.library.umt_free, self.pointer)
@@ -98,10 +104,11 @@ def run(
     Parameters
     ----------
     dtype : torch.dtype
-        float32, or bfloat16: weights and activations rounded to 8 bits of mantissa where they
-        enter a product, sums in float32.
+        float32; or bfloat16: weights and activations rounded to 8 bits of mantissa where they
+        enter a product, sums in float32; or int8: weights scaled per row and activations per
+        product to integers of up to 127, their sums exact.
     threads : int
-        Streams are shared out; if there are at most half as many, two threads share one.
+        Two by two they share streams, or share them out, whichever turns out to be faster.
 
     Returns
     -------

@@ -7,10 +7,14 @@
 //
 //     for each step i over the inputs:   PANEL words, one per row
 //
-// A word has 32 bits: one float (float32: one input per step), or two bfloat16 (two inputs per
-// step). PANEL sums stay in registers while the panel streams by; x[i] is broadcast to all lanes.
-// Several streams (columns) share each loaded weight. A column's sums are always taken in the same
-// order, so a stream does not depend on its company.
+// A word has 32 bits: one float, two bfloat16 or four int8, and so as many inputs per step. PANEL
+// sums stay in registers while the panel streams by; x[i] is broadcast to all lanes. Several streams
+// (columns) share each loaded weight. A column's sums are always taken in the same order, so a stream
+// does not depend on its company. `products.h` has all this.
+//
+// int8. The inputs of a product get one scale per stream and product, by their largest: the layer's
+// input, each half of the gated channels, the head's input, each half of its hidden layer. The scale
+// lies behind the vector's last word, in the rings too.
 //
 // Parts. The gated channels are cut into two halves, and so are the channels of the head's hidden
 // layer. Whoever owns a part computes its rows of the dilated convolution, its gates, and then its
@@ -34,177 +38,13 @@
 #include <thread>
 #include <vector>
 
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
+#include "products.h"
 
 namespace {
-
-// ---------------------------------------------------------------------------------- vectors
-
-#if defined(__AVX512F__)
-constexpr int LANES = 16, COLUMNS = 6;  // lanes of a vector; streams in registers at once
-#elif defined(__AVX__)
-constexpr int LANES = 8, COLUMNS = 2;
-#elif defined(__aarch64__)
-constexpr int LANES = 4, COLUMNS = 5;
-#else
-constexpr int LANES = 4, COLUMNS = 2;
-#endif
-constexpr int PANEL = 4 * LANES;
-
-using Word = uint32_t;  // one float32, or two bfloat16: the first input in the low half
-typedef float Floats __attribute__((vector_size(4 * LANES), may_alias));
-typedef Word Words __attribute__((vector_size(4 * LANES), may_alias));
-typedef uint16_t Halves __attribute__((vector_size(2 * LANES), may_alias));
-
-// All own memory is aligned to 64 bytes, and rows are padded to whole panels.
-inline Floats load(const float* p) { return *reinterpret_cast<const Floats*>(p); }
-inline void store(float* p, Floats v) { *reinterpret_cast<Floats*>(p) = v; }
-inline Floats same(float value) { return Floats{} + value; }
-inline Floats largest(Floats a, Floats b) { return a > b ? a : b; }
-inline Floats smallest(Floats a, Floats b) { return a < b ? a : b; }
-
-// e^x within 2 units in the last place, x clipped to [-80, 40]: x = n ln 2 + r, Taylor series in r.
-inline Floats exponential(Floats x) {
-  x = largest(smallest(x, same(40.f)), same(-80.f));
-  const float shift = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
-  Floats shifted = x * 1.44269504f + shift;
-  Floats n = shifted - shift;
-  Floats r = x - n * 0.693359375f + n * 2.12194440e-4f;  // ln 2 in two pieces
-  Floats sum = r * (1 / 5040.f) + 1 / 720.f;
-  sum = sum * r + 1 / 120.f;
-  sum = sum * r + 1 / 24.f;
-  sum = sum * r + 1 / 6.f;
-  sum = sum * r + 0.5f;
-  sum = sum * r + 1.f;
-  sum = sum * r + 1.f;
-  return (Floats)((Words)sum + ((Words)shifted << 23));  // times 2^n
-}
-
-// sigmoid(a) tanh(b), with one division. The clip at 40 keeps the product finite.
-inline Floats gate(Floats a, Floats b) {
-  const Floats p = exponential(-a), q = exponential(-2.f * b);
-  return (1.f - q) / ((1.f + p) * (1.f + q));
-}
-
-// ---------------------------------------------------------------------------- number formats
-
-struct Float32 {
-  static constexpr int PER_WORD = 1;
-  static Word pack(const float* pair) {
-    Word word;
-    std::memcpy(&word, pair, 4);
-    return word;
-  }
-  static void put(Word* out, Floats values) { store(reinterpret_cast<float*>(out), values); }
-  static Floats add(Floats sum, Words w, Word x) {
-    return sum + (Floats)w * (Floats)(Words{} + x);
-  }
-};
-
-// Weights and the inputs of every product rounded to bfloat16, sums and residuals in float32.
-struct Bfloat16 {
-  static constexpr int PER_WORD = 2;
-  static Words round(Words bits) { return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16; }
-  static Word pack(const float* pair) {
-    Word words[2];
-    std::memcpy(words, pair, 8);
-    for (Word& word : words) word = (word + 0x7fffu + ((word >> 16) & 1u)) >> 16;
-    return words[0] | words[1] << 16;
-  }
-  static void put(Word* out, Floats values) {
-    Halves halves = __builtin_convertvector(round((Words)values), Halves);
-    std::memcpy(out, &halves, sizeof halves);
-  }
-  static Floats add(Floats sum, Words w, Word x) {
-#if defined(__AVX512BF16__)
-    return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)(Words{} + x));
-#else
-    sum += (Floats)(w << 16) * (Floats)(Words{} + (x << 16));  // a bfloat16 is half a float32
-    return sum + (Floats)(w & 0xffff0000u) * (Floats)(Words{} + (x & 0xffff0000u));
-#endif
-  }
-};
-
-// ----------------------------------------------------------------------------------- products
-
-inline int round_up(int value, int unit) { return (value + unit - 1) / unit * unit; }
 
 using Clock = std::chrono::steady_clock;
 inline float seconds_since(Clock::time_point begin) {
   return std::chrono::duration<float>(Clock::now() - begin).count();
-}
-
-template <class Number>
-int words(int values) {
-  return (values + Number::PER_WORD - 1) / Number::PER_WORD;
-}
-
-struct Matrix {
-  const Word* panels;
-  int steps;
-};
-
-// Vectors at constant distance from each other, one per column.
-template <class T>
-struct Columns {
-  T* first;
-  ptrdiff_t step;
-  T* operator[](int n) const { return first + n * step; }
-};
-
-// y[n] = start[n] + W x[n] for N columns and V vectors of rows (V > 4: a second panel).
-template <class Number, int N, int V>
-inline void tile(const Word* weights, int steps, Columns<const Word> x,
-                 Columns<const float> start, Columns<float> y) {
-  Floats sum[N][V];
-  for (int n = 0; n < N; ++n)
-    for (int v = 0; v < V; ++v)
-      sum[n][v] = start.first ? load(start[n] + v * LANES) : Floats{};
-  const ptrdiff_t panel = ptrdiff_t(steps) * PANEL;
-  for (int i = 0; i < steps; ++i) {
-    Words w[V];
-    for (int v = 0; v < V; ++v)
-      w[v] = *reinterpret_cast<const Words*>(weights + v / 4 * panel + i * PANEL + v % 4 * LANES);
-    for (int n = 0; n < N; ++n) {
-      const Word value = x[n][i];
-      for (int v = 0; v < V; ++v) sum[n][v] = Number::add(sum[n][v], w[v], value);
-    }
-  }
-  for (int n = 0; n < N; ++n)
-    for (int v = 0; v < V; ++v) store(y[n] + v * LANES, sum[n][v]);
-}
-
-template <class Number, int N>
-void tiles(int n, const Word* weights, int steps, Columns<const Word> x,
-           Columns<const float> start, Columns<float> y) {
-  if (n == N) return tile<Number, N, 4>(weights, steps, x, start, y);
-  if constexpr (N > 1) tiles<Number, N - 1>(n, weights, steps, x, start, y);
-}
-
-// y[n] = start[n] + W x[n], rows [first, last) in panels; without `start` from zero.
-template <class Number>
-void product(const Matrix& matrix, int first, int last, int columns, Columns<const Word> x,
-             Columns<const float> start, Columns<float> y) {
-  const ptrdiff_t size = ptrdiff_t(matrix.steps) * PANEL;
-  const int rounds = (columns + COLUMNS - 1) / COLUMNS;
-  for (int panel = first; panel < last; ++panel) {
-    const Word* weights = matrix.panels + panel * size;
-    const ptrdiff_t row = ptrdiff_t(panel - first) * PANEL;
-    const Columns<float> rows{y.first + row, y.step};
-    const Columns<const float> from{start.first ? start.first + row : nullptr, start.step};
-    if (columns == 1 && panel + 1 < last) {  // one column alone: two panels keep the pipes full
-      tile<Number, 1, 8>(weights, matrix.steps, x, from, rows);
-      ++panel;
-      continue;
-    }
-    for (int round = 0; round < rounds; ++round) {
-      const int n = columns * round / rounds, until = columns * (round + 1) / rounds;
-      tiles<Number, COLUMNS>(until - n, weights, matrix.steps, {x[n], x.step},
-                             {start.first ? from[n] : nullptr, start.step}, {rows[n], rows.step});
-    }
-  }
 }
 
 // ------------------------------------------------------------------------- the packed decoder
@@ -290,16 +130,13 @@ struct Packer {
   // Rows of `source`, by number (-1: zeros), and columns [first, last).
   template <class Number>
   Matrix matrix(const float* source, int pitch, const std::vector<int>& rows, int first, int last) {
-    const int steps = words<Number>(last - first);
+    const int steps = words<Number>(last - first), panel = (steps + Number::TAIL_ROWS) * PANEL;
     Word* to = memory + used;
-    used += rows.size() * steps;
+    used += rows.size() / PANEL * panel;
     for (size_t r = 0; memory && r < rows.size(); ++r)
-      for (int i = 0; rows[r] >= 0 && i < steps; ++i) {
-        float pair[2] = {0, 0};
-        for (int k = 0, c = first + i * Number::PER_WORD; k < Number::PER_WORD && c < last; ++k, ++c)
-          pair[k] = source[size_t(rows[r]) * pitch + c];
-        to[(r / PANEL * steps + i) * PANEL + r % PANEL] = Number::pack(pair);
-      }
+      if (rows[r] >= 0)
+        Number::pack(to + r / PANEL * panel + r % PANEL, steps,
+                     source + size_t(rows[r]) * pitch + first, last - first);
     return {to, steps};
   }
 
@@ -317,7 +154,7 @@ struct Network {
   std::vector<double> amplitudes, thresholds;
   size_t recent;  // where the last amplitudes begin in a stream's state, in words
   size_t state_words;
-  bool bfloat16;
+  int format;  // 0: float32, 1: bfloat16, 2: int8
   Owned<Word> memory;
 };
 
@@ -405,7 +242,7 @@ void pack_all(Packer& packer, const Source& s, Network& net) {
   for (int l = 0; l < z.layers; ++l) {
     net.layers.push_back(pack_layer<Number>(packer, s, z, l));
     net.layers.back().ring = net.state_words;
-    net.state_words += size_t(s.dilations[l]) * words<Number>(z.channels);
+    net.state_words += size_t(s.dilations[l]) * length<Number>(z.channels);
   }
   const std::vector<int> hidden = hidden_rows(z);
   for (int l = 0; l < z.layers; ++l) {
@@ -497,9 +334,10 @@ class Worker {
     early = allocate<float>(size_t(z.layers) * N * ahead * rows());
     hidden = allocate<float>(size_t(N) * std::max(rows(), PARTS * z.head));
     x = allocate<float>(size_t(N) * z.residual);
-    input = allocate<Word>(size_t(N) * z.residual);
-    gated = allocate<Word>(size_t(PARTS) * N * std::max(z.gates, z.head));
-    summed = allocate<Word>(size_t(N) * z.skips);
+    input = allocate<Word>(size_t(N) * length<Number>(z.residual));
+    gated = allocate<Word>(size_t(PARTS) * N * length<Number>(std::max(z.gates, z.head)));
+    summed = allocate<Word>(size_t(N) * length<Number>(z.skips));
+    rectified = allocate<float>(std::max(z.skips, z.head));
     past = allocate<int32_t>(size_t(N) * z.inputs);
     recent = allocate<double>(size_t(N) * (z.order + call.pool));
     frame = allocate<Word>(z.latent);
@@ -544,7 +382,7 @@ class Worker {
   const int ahead;                    // samples for which a dilated tap is taken at once
   int64_t position = 0, meeting = 0;  // samples before this one; meetings so far
   bool fresh = true;                  // nothing has been taken ahead yet
-  Owned<float> base, early, hidden, x;
+  Owned<float> base, early, hidden, x, rectified;
   Owned<Word> input, gated, summed, frame;
   Owned<int32_t> past;
   Owned<double> recent;
@@ -618,11 +456,10 @@ class Worker {
 
   void layer(int l) {
     const Layer& layer = net.layers[l];
-    const int width = words<Number>(z.channels);
+    const int width = length<Number>(z.channels);
+    const Columns<const Word> now{input.get(), length<Number>(z.residual)};
     for (int n = 0; n < N; ++n)
-      for (int c = 0; c < z.residual; c += LANES)
-        Number::put(&input[(n * z.residual + c) / Number::PER_WORD], load(&x[n * z.residual + c]));
-    const Columns<const Word> now{input.get(), z.residual / Number::PER_WORD};
+      Number::put(&input[n * now.step], layer.current.steps, &x[n * z.residual], z.residual);
 
     const int block = std::min(layer.dilation, ahead);
     const int k = position % block;
@@ -635,12 +472,12 @@ class Worker {
 
     const bool over = l + 1 == z.layers;  // nobody needs the last layer's residual
     for (int part = first; part < last && !over; ++part)
-      product<Number>(layer.residual[part], 0, z.residual / PANEL, N, gates(part, z.gates),
+      product<Number>(layer.residual[part], 0, z.residual / PANEL, N, gates_of(part),
                       {part ? nullptr : x.get(), z.residual}, all(team.residual[l & 1][part], z.residual));
     if (!over) arrive();
     for (int part = first; part < last; ++part) {
       const Columns<float> skips = all(team.skips[part], z.skips);
-      product<Number>(layer.skip[part], 0, z.skips / PANEL, N, gates(part, z.gates),
+      product<Number>(layer.skip[part], 0, z.skips / PANEL, N, gates_of(part),
                       {skips.first, skips.step}, skips);
     }
     if (over) arrive();
@@ -659,7 +496,7 @@ class Worker {
   // W_prev x[t - d] for this sample, number k of a block, and those that follow in the block.
   void look_ahead(int l, int k, int block) {
     const Layer& layer = net.layers[l];
-    const int width = words<Number>(z.channels);
+    const int width = length<Number>(z.channels);
     const size_t slot = layer.ring + position % layer.dilation * width;
     const int from = first * z.hidden, panel = from / PANEL, until = last * z.hidden / PANEL;
     float* to = early.get() + (size_t(l) * N * ahead + k) * rows() + from;
@@ -671,46 +508,52 @@ class Worker {
                       {nullptr, 0}, {to + size_t(n) * ahead * rows(), rows()});
   }
 
-  Columns<const Word> gates(int part, int width) const {
-    return {gated.get() + size_t(part) * N * std::max(z.gates, z.head), width / Number::PER_WORD};
+  Columns<Word> gates(int part) {
+    const int step = length<Number>(std::max(z.gates, z.head));
+    return {gated.get() + size_t(part) * N * step, step};
   }
+  Columns<const Word> gates_of(int part) { return {gates(part).first, gates(part).step}; }
 
   void gate_all(int l) {
     for (int part = first; part < last; ++part)
       for (int n = 0; n < N; ++n) {
-        const float* h = hidden.get() + n * rows() + part * z.hidden;
+        float* h = hidden.get() + n * rows() + part * z.hidden;
         const float* b = base.get() + size_t(n) * conditions() + l * rows() + part * z.hidden;
-        Word* to = const_cast<Word*>(gates(part, z.gates)[n]);
         for (int g = 0; g < z.gates; g += LANES)
-          Number::put(to + g / Number::PER_WORD, gate(load(h + g) + load(b + g),
-                                                      load(h + z.gates + g) + load(b + z.gates + g)));
+          store(h + g, gate(load(h + g) + load(b + g), load(h + z.gates + g) + load(b + z.gates + g)));
+        Number::put(gates(part)[n], net.layers[l].skip[part].steps, h, z.gates);
       }
   }
 
   // ReLU, hidden layer, ReLU, logits: each part its own hidden channels and their columns.
   void head() {
-    const Floats zero{};
-    const float *one = team.skips[0].get(), *two = team.skips[1].get();
-    for (int i = 0; i < N * z.skips; i += LANES)
-      Number::put(&summed[i / Number::PER_WORD], largest(load(one + i) + load(two + i), zero));
+    const int step = length<Number>(z.skips);
+    for (int n = 0; n < N; ++n) {
+      rectify(team.skips[0].get() + n * z.skips, team.skips[1].get() + n * z.skips, z.skips);
+      Number::put(&summed[n * step], net.head.steps, rectified.get(), z.skips);
+    }
     const int width = PARTS * z.head;
     product<Number>(net.head, first * z.head / PANEL, last * z.head / PANEL, N,
-                    {summed.get(), z.skips / Number::PER_WORD},
+                    {summed.get(), step},
                     {base.get() + z.layers * rows() + first * z.head, conditions()},
                     {hidden.get() + first * z.head, width});
     for (int part = first; part < last; ++part) {
       for (int n = 0; n < N; ++n) {
-        Word* to = const_cast<Word*>(gates(part, z.head)[n]);
-        for (int c = 0; c < z.head; c += LANES)
-          Number::put(to + c / Number::PER_WORD,
-                      largest(load(&hidden[n * width + part * z.head + c]), zero));
+        rectify(&hidden[n * width + part * z.head], nullptr, z.head);
+        Number::put(gates(part)[n], net.logits[part].steps, rectified.get(), z.head);
       }
-      product<Number>(net.logits[part], 0, CODES / PANEL, N, gates(part, z.head),
+      product<Number>(net.logits[part], 0, CODES / PANEL, N, gates_of(part),
                       {part ? nullptr : net.logits_bias, 0}, all(team.scores[part], CODES));
     }
     if (shared && member == 0) team.quit = team.lost.load(std::memory_order_relaxed) > LOSS;
     arrive();
     wait();
+  }
+
+  // The sum of two vectors, or one of them, and nothing below zero.
+  void rectify(const float* one, const float* two, int count) {
+    for (int c = 0; c < count; c += LANES)
+      store(&rectified[c], largest(two ? load(one + c) + load(two + c) : load(one + c), Floats{}));
   }
 
   // The smallest code whose cumulative probability exceeds u. Every member does it: nothing to tell.
@@ -737,8 +580,7 @@ class Worker {
     alignas(64) float weights[CODES];
     Floats top = load(scores);
     for (int c = LANES; c < CODES; c += LANES) top = largest(top, load(scores + c));
-    float most = top[0];
-    for (int i = 1; i < LANES; ++i) most = std::max(most, top[i]);
+    const float most = largest_of(top);
     for (int c = 0; c < CODES; c += LANES)
       store(weights + c, exponential((load(scores + c) - most) / temperature));
     double blocks[16], total = 0;
@@ -758,10 +600,11 @@ class Worker {
   }
 };
 
-// One thread makes the streams [first, last), at most GROUP at a time.
+constexpr int GROUP = 24;  // streams that advance together, at most
+
+// One thread makes the streams [first, last).
 template <class Number>
 void make(const Network& net, const Call& call, int first, int last) {
-  constexpr int GROUP = 24;
   const int groups = (last - first + GROUP - 1) / GROUP;
   for (int g = 0; g < groups; ++g) {
     const int from = first + (last - first) * g / groups;
@@ -775,15 +618,19 @@ void make(const Network& net, const Call& call, int first, int last) {
   }
 }
 
-// Two threads make one stream, where that pays: it does not for a small decoder, nor while other
+// Two threads make N streams. Together, each takes one part of every stream and reads only half of
+// the weights; apart, each has its own streams (a single one leaves the other thread idle) and waits
+// for nobody. Which is faster depends on the caches, the size of the decoder, and on whether other
 // programs want the cores. So both ways are timed, frame by frame, and the faster one is taken; the
 // other one has a chance every 32 frames. The codes are the same.
 template <class Number>
-void make_shared(const Network& net, const Call& call, int stream) {
-  Team team(net.sizes, 1);
-  Worker<Number> alone(net, call, team, stream, 1, 0, 1);
-  Worker<Number> one(net, call, team, stream, 1, 0, 2), two(net, call, team, stream, 1, 1, 2);
-  float* seconds = reinterpret_cast<float*>(call.states + stream * net.state_words + 2);
+void make_by_two(const Network& net, const Call& call, int from, int N) {
+  const int half = N / 2;
+  Team team(net.sizes, N), low(net.sizes, half), high(net.sizes, N - half);
+  Worker<Number> one(net, call, team, from, N, 0, 2), two(net, call, team, from, N, 1, 2);
+  Worker<Number> alone(net, call, high, from + half, N - half, 0, 1);
+  Worker<Number> aside(net, call, low, from, half, 0, 1);
+  float* seconds = reinterpret_cast<float*>(call.states + from * net.state_words + 2);
   for (int frame = 0; frame < call.frames; ++frame) {
     int& count = reinterpret_cast<int&>(seconds[2]);
     bool pair = seconds[0] >= seconds[1];
@@ -798,8 +645,14 @@ void make_shared(const Network& net, const Call& call, int stream) {
       one.save(t);
     }
     if (t < call.pool) {
-      alone.run(frame, t);
-      alone.save(call.pool);
+      const auto finish = [&](Worker<Number>& worker) {
+        worker.run(frame, t);
+        worker.save(call.pool);
+      };
+      std::future<void> other;
+      if (half) other = std::async(std::launch::async, [&] { finish(aside); });
+      finish(alone);
+      if (half) other.get();
     }
     seconds[pair] = team.quit && pair ? 1e9f : seconds_since(begin);
   }
@@ -807,11 +660,17 @@ void make_shared(const Network& net, const Call& call, int stream) {
 
 template <class Number>
 void generate(const Network& net, const Call& call) {
-  const int teams = std::max(1, std::min(call.threads, call.streams));
+  const bool by_two = call.threads % 2 == 0 || 2 * call.streams <= call.threads;
+  const int teams = std::max(1, std::min(by_two ? call.threads / 2 : call.threads, call.streams));
   std::vector<std::future<void>> others;  // they join, and pass on what went wrong
   const auto team = [&](int i) {
-    if (2 * call.streams <= call.threads) return make_shared<Number>(net, call, i);
-    make<Number>(net, call, call.streams * i / teams, call.streams * (i + 1) / teams);
+    const int first = call.streams * i / teams, last = call.streams * (i + 1) / teams;
+    if (!by_two) return make<Number>(net, call, first, last);
+    const int groups = (last - first + GROUP - 1) / GROUP;
+    for (int g = 0; g < groups; ++g) {
+      const int from = first + (last - first) * g / groups;
+      make_by_two<Number>(net, call, from, first + (last - first) * (g + 1) / groups - from);
+    }
   };
   for (int i = 1; i < teams; ++i) others.push_back(std::async(std::launch::async, team, i));
   team(0);
@@ -824,10 +683,11 @@ void generate(const Network& net, const Call& call) {
 
 extern "C" {
 
-void* umt_pack(const Source* source, int bfloat16) try {
+// Formats: 0 is float32, 1 bfloat16, 2 int8.
+void* umt_pack(const Source* source, int format) try {
   auto net = std::make_unique<Network>();
-  net->bfloat16 = bfloat16;
-  bfloat16 ? pack<Bfloat16>(*source, *net) : pack<Float32>(*source, *net);
+  net->format = format;
+  (format == 2 ? pack<Int8> : format == 1 ? pack<Bfloat16> : pack<Float32>)(*source, *net);
   return net.release();
 } catch (...) {
   return nullptr;
@@ -842,19 +702,13 @@ size_t umt_state_words(const void* network) {
 // Returns 0, or 1 if memory or threads ran out.
 int umt_generate(const void* network, const Call* call) try {
   const Network& net = *static_cast<const Network*>(network);
-  net.bfloat16 ? generate<Bfloat16>(net, *call) : generate<Float32>(net, *call);
+  (net.format == 2   ? generate<Int8>
+   : net.format == 1 ? generate<Bfloat16>
+                     : generate<Float32>)(net, *call);
   return 0;
 } catch (...) {
   return 1;
 }
 
-// Vector lanes, and whether bfloat16 products run in hardware.
 int umt_lanes() { return LANES; }
-int umt_bfloat16() {
-#if defined(__AVX512BF16__)
-  return 1;
-#else
-  return 0;
-#endif
-}
 }
