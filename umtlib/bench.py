@@ -16,6 +16,7 @@ from umtlib.batches import Batch
 from umtlib.decoder import Decoder
 from umtlib.encoder import Encoder
 from umtlib.errors import ConfigError
+from umtlib.generation import encoding
 from umtlib.mulaw import CODES
 
 RATE = 16_000
@@ -100,7 +101,7 @@ def encode(
     Parameters
     ----------
     preset, seconds, dtype
-        As in `generate`; bfloat16 means autocast.
+        As in `generate`; an encoder with a filter bank computes in float32 always.
 
     Returns
     -------
@@ -113,21 +114,17 @@ def encode(
         If there is no such preset or dtype.
     """
     _check(seconds=seconds)
-    _check_trainable(dtype)
+    number = generation.dtype_named(dtype)
     encoder = Encoder(config.preset(preset).model.encoder)
     codes = torch.randint(CODES, (1, RATE))
 
     def piece() -> None:
-        with (
-            torch.inference_mode(),
-            torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"),
-        ):
-            encoder(codes)
+        encoding.encode(encoder, codes, dtype=number)
 
     return {
         "preset": preset,
         "dtype": dtype,
-        "threads": torch.get_num_threads(),
+        "threads": generation.thread_count(),
         "seconds_per_second": round(1 / _rate(piece, seconds), 4),
     }
 
@@ -159,7 +156,8 @@ def train(
         If there is no such preset or dtype, or a number is not positive.
     """
     _check(seconds=seconds, batch=batch, crop=crop)
-    _check_trainable(dtype)
+    if not generation.dtype_named(dtype).is_floating_point:
+        raise ConfigError(f"nothing is trained in {dtype}; choose float32 or bfloat16")
     chosen = config.preset(preset)
     settings = replace(chosen.training, batch=batch, crop=crop, bf16=dtype == "bfloat16")
     state = training.start(chosen.model, settings)
@@ -187,11 +185,6 @@ def _rate(piece: Callable[[], None], seconds: float) -> float:
         piece()
         count += 1
     return count / taken
-
-
-def _check_trainable(dtype: str) -> None:
-    if not generation.dtype_named(dtype).is_floating_point:
-        raise ConfigError(f"{dtype} is for generating only; choose float32 or bfloat16")
 
 
 def _check(**positive: float) -> None:

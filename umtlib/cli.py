@@ -216,7 +216,7 @@ def _translate_one(model, job: Job, samples: int, gain, chunked: bool, **setting
     began = time.perf_counter()
     with _silenced_stderr():
         blocks = (block * gain for block in audio.stream(job.input))
-        heard = translation.hear(model, blocks, samples)
+        heard = translation.hear(model, blocks, samples, settings["dtype"])
     if chunked and (stretches := translation.stretches(model, heard.levels)) > 1:
         print(f"{job.input.name}: cut into {stretches} stretches where it is quiet; --no-chunked "
               "makes it in one, exactly", flush=True)  # fmt: skip
@@ -729,7 +729,7 @@ def bench_generate(
 
 @bench_app.command("encode")
 def bench_encode(
-    preset: Preset = "small", seconds: Duration = 5, dtype: Float = "float32", json: Json = False
+    preset: Preset = "small", seconds: Duration = 5, dtype: Dtype = "float32", json: Json = False
 ) -> None:
     """Measure how long encoding one second of audio takes."""
     from umtlib import bench

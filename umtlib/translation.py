@@ -60,7 +60,7 @@ def translate(
     backend : str
         Which generator; see `umtlib.generation.generate`.
     dtype : torch.dtype
-        In what the decoders compute; see there, too.
+        In what the decoders compute, see there; and an encoder that starts from the waveform.
     chunked : bool
         Cut the recording at quiet places and generate the stretches side by side: an
         approximation, and faster for long recordings; see `umtlib.generation.chunks`.
@@ -84,7 +84,7 @@ def translate(
     """
     names = domains(model, to)
     waveform = sound.level(sound.to_mono_16k(audio, sample_rate))
-    heard = hear(model, [waveform], len(waveform))
+    heard = hear(model, [waveform], len(waveform), dtype)
     sounds = _joined(names, pieces(
         model, names, heard, chunked=chunked, temperature=temperature, seed=seed, backend=backend,
         dtype=dtype, progress=progress,
@@ -130,7 +130,12 @@ class Heard:
     levels: Tensor | None = None
 
 
-def hear(model: MusicTranslator, blocks: Iterable[np.ndarray], samples: int) -> Heard:
+def hear(
+    model: MusicTranslator,
+    blocks: Iterable[np.ndarray],
+    samples: int,
+    dtype: torch.dtype = torch.float32,
+) -> Heard:
     """Encode a recording of any length in bounded memory: 5 KB per second are kept.
 
     Parameters
@@ -141,6 +146,8 @@ def hear(model: MusicTranslator, blocks: Iterable[np.ndarray], samples: int) -> 
         float32 in [-1, 1], 16 kHz, of any lengths.
     samples : int
         Their length in all, at least 1.
+    dtype : torch.dtype
+        In what an encoder computes that starts from the waveform, as in `translate`.
 
     Returns
     -------
@@ -157,7 +164,7 @@ def hear(model: MusicTranslator, blocks: Iterable[np.ndarray], samples: int) -> 
     latent = torch.empty(1, model.config.encoder.latent, frames, device=device)
     levels, start, found = torch.empty(frames), 0, 0
     small = (block[i : i + PIECE] for block in blocks for i in range(0, len(block), PIECE))
-    for part, codes in encode_blocks(model, small, max(1, PIECE // pool)):
+    for part, codes in encode_blocks(model, small, max(1, PIECE // pool), dtype):
         found += len(codes)
         if found > samples:
             break

@@ -86,22 +86,6 @@ struct Call {
   float temperature;
 };
 
-struct Free {
-  void operator()(void* memory) const { std::free(memory); }
-};
-template <class T>
-using Owned = std::unique_ptr<T[], Free>;
-
-// Zeroed memory, aligned for the vectors.
-template <class T>
-Owned<T> allocate(size_t count) {
-  const size_t bytes = (count * sizeof(T) + 127) / 64 * 64;
-  void* memory = std::aligned_alloc(64, bytes);
-  if (!memory) throw std::bad_alloc();
-  std::memset(memory, 0, bytes);
-  return Owned<T>(static_cast<T*>(memory));
-}
-
 // Sizes of both parts together are in units of a part times PARTS. "Padded": to vectors or panels.
 struct Sizes {
   int kernel, order, layers, channels, skip, latent;

@@ -5,7 +5,10 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <new>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -27,6 +30,10 @@ constexpr int LANES = 8;
 constexpr int LANES = 4;
 #endif
 constexpr int PANEL = 4 * LANES;
+
+// Sums in registers at once, when several streams share a weight: so many streams, and vectors of
+// rows. There are 32 registers, but 16 where vectors have 8 lanes.
+constexpr int COLUMNS = LANES == 4 ? 4 : 6, STRIP = LANES == 8 ? 2 : 4;
 
 using Word = uint32_t;  // one float32, two bfloat16 or four int8: the first input in the low bits
 typedef float Floats __attribute__((vector_size(4 * LANES), may_alias));
@@ -72,6 +79,22 @@ inline Floats gate(Floats a, Floats b) {
   return (1.f - q) / ((1.f + p) * (1.f + q));
 }
 
+struct Free {
+  void operator()(void* memory) const { std::free(memory); }
+};
+template <class T>
+using Owned = std::unique_ptr<T[], Free>;
+
+// Zeroed memory, aligned for the vectors.
+template <class T>
+Owned<T> allocate(size_t count) {
+  const size_t bytes = (count * sizeof(T) + 127) / 64 * 64;
+  void* memory = std::aligned_alloc(64, bytes);
+  if (!memory) throw std::bad_alloc();
+  std::memset(memory, 0, bytes);
+  return Owned<T>(static_cast<T*>(memory));
+}
+
 // ---------------------------------------------------------------------------- number formats
 //
 // A format says how a row of weights and a vector of inputs are written (`pack` and `put`; `steps`
@@ -80,7 +103,6 @@ inline Floats gate(Floats a, Floats b) {
 
 struct Float32 {
   static constexpr int PER_WORD = 1, TAIL = 0, TAIL_ROWS = 0;
-  static constexpr int COLUMNS = LANES == 16 ? 6 : LANES == 8 ? 2 : 4;  // streams in registers at once
   using Sum = Floats;
   static void pack(Word* to, int steps, const float* row, int) {
     for (int i = 0; i < steps; ++i) std::memcpy(to + i * PANEL, row + i, 4);
@@ -96,7 +118,6 @@ struct Float32 {
 // Weights and the inputs of every product rounded to bfloat16, sums and residuals in float32.
 struct Bfloat16 {
   static constexpr int PER_WORD = 2, TAIL = 0, TAIL_ROWS = 0;
-  static constexpr int COLUMNS = Float32::COLUMNS;
   using Sum = Floats;
   template <class T>
   static T round(T bits) { return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16; }
@@ -184,7 +205,6 @@ struct Int8 {
   static constexpr Word OFFSET = 0;
 #endif
   static constexpr int PER_WORD = 4, TAIL = 1;
-  static constexpr int COLUMNS = LANES == 16 ? 6 : 4;
   using Sum = Ints;
   static void pack(Word* to, int steps, const float* row, int count) {
     float most = 0;
@@ -277,7 +297,7 @@ inline void tile(const Word* weights, int steps, Columns<const Word> x,
 template <class Number, int N>
 void tiles(int n, const Word* weights, int steps, Columns<const Word> x,
            Columns<const float> start, Columns<float> y) {
-  if (n == N) return tile<Number, N, 4>(weights, steps, x, start, y);
+  if (n == N) return tile<Number, N, STRIP>(weights, steps, x, start, y);
   if constexpr (N > 1) tiles<Number, N - 1>(n, weights, steps, x, start, y);
 }
 
@@ -286,7 +306,6 @@ void tiles(int n, const Word* weights, int steps, Columns<const Word> x,
 template <class Number>
 void product(const Matrix& matrix, int first, int last, int columns, Columns<const Word> x,
              Columns<const float> start, Columns<float> y) {
-  constexpr int COLUMNS = Number::COLUMNS;
   alignas(64) static const float zeros[2 * PANEL] = {};
   const ptrdiff_t size = ptrdiff_t(matrix.steps + Number::TAIL_ROWS) * PANEL;
   const int rounds = (columns + COLUMNS - 1) / COLUMNS;
@@ -300,11 +319,12 @@ void product(const Matrix& matrix, int first, int last, int columns, Columns<con
       ++panel;
       continue;
     }
-    for (int round = 0; round < rounds; ++round) {
-      const int n = columns * round / rounds, until = columns * (round + 1) / rounds;
-      tiles<Number, COLUMNS>(until - n, weights, matrix.steps, {x[n], x.step}, {from[n], from.step},
-                             {rows[n], rows.step});
-    }
+    for (int strip = 0; strip < PANEL; strip += STRIP * LANES)
+      for (int round = 0; round < rounds; ++round) {
+        const int n = columns * round / rounds, until = columns * (round + 1) / rounds;
+        tiles<Number, COLUMNS>(until - n, weights + strip, matrix.steps, {x[n], x.step},
+                               {from[n] + strip, from.step}, {rows[n] + strip, rows.step});
+      }
   }
 }
 

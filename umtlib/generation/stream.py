@@ -11,6 +11,7 @@ from umtlib.encoder import Encoder
 from umtlib.errors import ConfigError
 from umtlib.generation import State, generate
 from umtlib.generation.chunks import RATE
+from umtlib.generation.encoding import encode
 from umtlib.translator import MusicTranslator
 
 HOP = 4  # latent frames per step: 0.2 s; fewer cost more, as each step encodes its surroundings too
@@ -66,13 +67,16 @@ def stream(
     if to not in model.domains:
         raise ConfigError(f"unknown domain {to!r}; this model has {', '.join(model.domains)}")
     state = State()
-    for latent, heard in encode_blocks(model, blocks, hop):
+    for latent, heard in encode_blocks(model, blocks, hop, options.get("dtype")):
         codes = generate(model.decoders[to], latent, state=state, **options)
         yield model.to_waveform(codes[0, : len(heard)])
 
 
 def encode_blocks(
-    model: MusicTranslator, blocks: Iterable[Tensor | np.ndarray], frames: int
+    model: MusicTranslator,
+    blocks: Iterable[Tensor | np.ndarray],
+    frames: int,
+    dtype: torch.dtype | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Encode audio block by block, in memory that does not grow.
 
@@ -86,6 +90,8 @@ def encode_blocks(
         Waveform at 16 kHz in [-1, 1], each of shape (samples,), of any lengths.
     frames : int
         Latent frames at a time; the last time what is left.
+    dtype : torch.dtype, optional
+        See `umtlib.generation.encoding.encode`; default float32.
 
     Yields
     ------
@@ -94,7 +100,7 @@ def encode_blocks(
     heard : Tensor
         The mu-law codes of these frames, uint8, shape (samples,).
     """
-    line = _Line(model.encoder)
+    line = _Line(model.encoder, dtype)
     for block in blocks:
         line.put(model.to_codes(torch.as_tensor(block, dtype=torch.float32)))
         while line.ready() >= frames:
@@ -103,7 +109,9 @@ def encode_blocks(
         yield line.take(math.ceil(line.left() / line.pool))
 
 
-def encode_frames(encoder: Encoder, codes: Tensor, first: int, last: int) -> Tensor:
+def encode_frames(
+    encoder: Encoder, codes: Tensor, first: int, last: int, dtype: torch.dtype | None = None
+) -> Tensor:
     """Encode the latent frames first .. last - 1 from as few samples as decide them.
 
     Parameters
@@ -114,6 +122,8 @@ def encode_frames(encoder: Encoder, codes: Tensor, first: int, last: int) -> Ten
         mu-law codes, shape (T,), the first of which begins frame 0.
     first, last : int
         Range of frames.
+    dtype : torch.dtype, optional
+        See `umtlib.generation.encoding.encode`; default float32.
 
     Returns
     -------
@@ -122,16 +132,16 @@ def encode_frames(encoder: Encoder, codes: Tensor, first: int, last: int) -> Ten
     """
     pool, device = encoder.config.pool, next(encoder.parameters()).device
     start = max(0, first - math.ceil(encoder.reach / pool))
-    window = codes[start * pool : last * pool + encoder.reach].to(device).long()
-    with torch.inference_mode():
-        return encoder(window[None])[0, :, first - start : last - start]
+    window = codes[start * pool : last * pool + encoder.reach].to(device)
+    latent = encode(encoder, window[None], dtype=dtype or torch.float32)
+    return latent[0, :, first - start : last - start]
 
 
 class _Line:
     """Codes on their way into the encoder; forgets what no later frame depends on."""
 
-    def __init__(self, encoder: Encoder):
-        self.encoder, self.pool = encoder, encoder.config.pool
+    def __init__(self, encoder: Encoder, dtype: torch.dtype | None = None):
+        self.encoder, self.pool, self.dtype = encoder, encoder.config.pool, dtype
         self.codes = torch.empty(0, dtype=torch.uint8)
         self.next = 0  # first frame that is not yet taken, counted from the start of `codes`
 
@@ -148,7 +158,8 @@ class _Line:
 
     def take(self, frames: int) -> tuple[Tensor, Tensor]:
         """Encode the next frames: latent (1, latent, frames), and their codes."""
-        latent = encode_frames(self.encoder, self.codes, self.next, self.next + frames)[None]
+        span = self.next, self.next + frames
+        latent = encode_frames(self.encoder, self.codes, *span, self.dtype)[None]
         heard = self.codes[self.next * self.pool : (self.next + frames) * self.pool]
         keep = math.ceil(self.encoder.reach / self.pool)
         drop = max(0, self.next + frames - keep)
