@@ -17,7 +17,10 @@ from umtlib.generation import cpu, cuda
 
 PACKAGES = ("torch", "torchaudio", "numpy", "soundfile", "soxr", "librosa", "safetensors")
 # What the generators and training can use, by its name in /proc/cpuinfo.
-FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
+FEATURES = (
+    "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16",
+    "asimd", "asimddp", "bf16",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
