@@ -31,7 +31,7 @@ VARIANTS = {
     "codes": replace(SMALL, input="codes"),
     "codes, kernel 3": replace(SMALL, input="codes", input_kernel=3),
     "head": replace(SMALL, condition_head=True),
-    "uneven": replace(SMALL, channels=17, skip_channels=5, condition_head=True),
+    "uneven": replace(SMALL, channels=17, skip_channels=9, condition_head=True),
     "wide": replace(SMALL, channels=48, skip_channels=96, input="codes", input_kernel=2),
     "one layer": replace(SMALL, blocks=1, layers=1),
     "prediction": replace(SMALL, input="codes", input_kernel=2, prediction=19),
