@@ -35,8 +35,11 @@ class Encoder {
   Encoder(const Stack& stack, const uint8_t* codes, int64_t steps, int threads)
       : s(stack), codes(codes), T(steps), threads(threads), C(s.channels), width(round_up(C, PANEL)),
         row(length<Number>(width)), margin(*std::max_element(s.dilations, s.dilations + s.layers)) {
-    x = allocate<float>(T * width);
-    for (Owned<Word>& input : inputs) input = allocate<Word>((T + 2 * margin) * row);
+    const int64_t input = (T + 2 * margin) * row;
+    memory = allocate<Word>(T * width + 2 * input);  // at once: so large a block is given back
+    x = reinterpret_cast<float*>(memory.get());
+    inputs[0] = memory.get() + T * width;
+    inputs[1] = inputs[0] + input;
   }
 
   // means (T / pool, C): of every channel over each latent frame.
@@ -57,8 +60,9 @@ class Encoder {
   const int64_t T;
   const int threads, C, width, row;  // width: channels, padded; row: words of an input
   const int64_t margin;
-  Owned<float> x;       // (T, width): the residual
-  Owned<Word> inputs[2];  // (margin + T + margin, row): a layer's input and the next one's
+  Owned<Word> memory;
+  float* x;         // (T, width): the residual
+  Word* inputs[2];  // (margin + T + margin, row): a layer's input and the next one's
 
   // Threads share the time out.
   template <class Work>
