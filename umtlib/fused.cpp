@@ -9,8 +9,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <future>
-#include <vector>
+
+#include "generation/threads.h"
 
 namespace {
 
@@ -47,17 +47,6 @@ inline float exponential(float x) {
   float power;  // 2^n; a product with it keeps NaN what it is
   std::memcpy(&power, &word, 4);
   return sum * power;
-}
-
-// Call work(first, last) for parts of 0 .. count on several threads.
-template <class Work>
-void share(int64_t count, int threads, Work work) {
-  threads = int(std::max<int64_t>(1, std::min<int64_t>(threads, count)));
-  std::vector<std::future<void>> others;
-  for (int i = 1; i < threads; ++i)
-    others.push_back(std::async(std::launch::async, work, count * i / threads, count * (i + 1) / threads));
-  work(0, count / threads);
-  for (auto& other : others) other.get();
 }
 
 struct Shape {

@@ -15,6 +15,7 @@ from torch import Tensor
 from umtlib import audio as sound
 from umtlib.errors import AudioError, ConfigError
 from umtlib.generation import State, chunks, draw_uniforms, generate_many, thread_count
+from umtlib.generation.loudness import Loudness
 from umtlib.generation.stream import encode_blocks
 from umtlib.translator import MusicTranslator
 
@@ -269,14 +270,15 @@ def pieces(
 def _exact(model, names, heard, temperature, seed, backend, dtype, progress):
     decoders = [model.decoders[name] for name in names]
     states, start = [_seeded(seed) for _ in names], 0
+    waveforms = [Loudness(model, name) for name in names]
     for latent in heard.latent.split(max(1, PIECE // model.config.encoder.pool), dim=2):
         tell = progress and partial(_tell, progress, heard.samples, 1, start)
         codes = generate_many(
             decoders, latent,
             temperature=temperature, backend=backend, dtype=dtype, states=states, progress=tell,
         )  # fmt: skip
-        for name, found in zip(names, codes, strict=True):
-            yield name, model.to_waveform(found[0, : heard.samples - start]).numpy()
+        for name, found, waveform in zip(names, codes, waveforms, strict=True):
+            yield name, waveform(found[0], latent)[: heard.samples - start].numpy()
         start += codes[0].shape[1]
 
 
@@ -287,7 +289,8 @@ def _chunked(model, names, heard, temperature, seed, backend, dtype, progress):
         tell = progress and partial(_tell, progress, heard.samples, len(names), number * whole)
         for piece in chunks.generate_long(
             model.decoders[name], heard.latent[0], heard.levels,
-            decode=model.to_waveform, generator=torch.Generator().manual_seed(seed),
+            decode=lambda codes, latent, name=name: Loudness(model, name)(codes, latent),
+            generator=torch.Generator().manual_seed(seed),
             temperature=temperature, backend=backend, dtype=dtype, progress=tell,
         ):  # fmt: skip
             yield name, piece[:left].numpy()

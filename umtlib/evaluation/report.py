@@ -39,6 +39,7 @@ from umtlib.evaluation.folder import new_folder
 from umtlib.evaluation.plots import draw
 from umtlib.evaluation.tables import PAPER, tables
 from umtlib.generation import State, draw_uniforms, generate
+from umtlib.generation.loudness import Loudness
 from umtlib.translator import MusicTranslator
 
 Translations = Mapping[tuple[str, str], np.ndarray]  # (excerpt's id, target domain) -> waveform
@@ -250,8 +251,9 @@ def translate_pairs(
                 progress, "translating", 100 * place + 100 * done // length, 100 * len(jobs)
             ),
         )  # fmt: skip
-        for pair, sound, row in zip(group, sounds, codes, strict=True):
-            made[pair.id, domain] = model.to_waveform(row[: len(sound)]).numpy()
+        for pair, sound, row, z in zip(group, sounds, codes, padded, strict=True):
+            waveform = Loudness(model, domain)(row, z)
+            made[pair.id, domain] = waveform[: len(sound)].numpy()
     return made
 
 

@@ -20,6 +20,7 @@ import torch
 
 from umtlib.errors import EvaluationError
 from umtlib.generation import chunks, generate
+from umtlib.generation.loudness import Loudness
 from umtlib.translation import hear
 from umtlib.translator import MusicTranslator
 
@@ -127,9 +128,11 @@ def compare(
     rng = torch.Generator().manual_seed(seed)
     made = chunks.generate_long(
         decoder, heard.latent[0], heard.levels,
-        decode=model.to_waveform, seconds=seconds, generator=rng, **options,
+        decode=lambda codes, latent: Loudness(model, to)(codes, latent),
+        seconds=seconds, generator=rng, **options,
     )  # fmt: skip
     made = torch.cat(list(made)).numpy()
-    exact = model.to_waveform(generate(decoder, heard.latent, generator=rng, **options)[0]).numpy()
+    codes = generate(decoder, heard.latent, generator=rng, **options)[0]
+    exact = Loudness(model, to)(codes, heard.latent).numpy()
     cuts = [frame * decoder.pool for frame in chunks.plan(decoder, heard.levels, seconds)[1:-1]]
     return evaluate(made, exact, cuts)

@@ -100,7 +100,7 @@ def generate_long(
     latent: Tensor,
     levels: Tensor,
     *,
-    decode: Callable[[Tensor], Tensor] = mulaw.decode,
+    decode: Callable[[Tensor, Tensor], Tensor] = lambda codes, latent: mulaw.decode(codes),
     seconds: float | None = None,
     streams: int | None = None,
     generator: torch.Generator | None = None,
@@ -119,7 +119,7 @@ def generate_long(
     levels : Tensor
         Power of the input in every frame, shape (F,); see `frame_levels`.
     decode : callable
-        mu-law codes to a waveform.
+        A stretch's codes, shape (T,), and latent, shape (1, latent, F), to a waveform, shape (T,).
     seconds : float, optional
         Length of a stretch; see `plan`.
     streams : int, optional
@@ -153,8 +153,9 @@ def generate_long(
         codes = generate(
             decoder, parts, generator=generator, threads=threads, progress=tell, **options
         )
-        for row, start, (first, last) in zip(codes, starts, batch, strict=True):
-            audio = decode(row[(first - start) * pool : (last - start) * pool + fade])
+        rows = zip(codes, parts.split(1), starts, batch, strict=True)
+        for row, part, start, (first, last) in rows:
+            audio = decode(row, part)[(first - start) * pool : (last - start) * pool + fade]
             yield _joined(tail, audio[:-fade])
             tail, done = audio[-fade:], done + (last - first) * pool
 

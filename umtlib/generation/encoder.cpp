@@ -8,10 +8,9 @@
 // as the next layer's input, with a margin of zeros as wide as that one looks.
 
 #include <algorithm>
-#include <future>
-#include <vector>
 
 #include "products.h"
+#include "threads.h"
 
 namespace {
 
@@ -44,10 +43,10 @@ class Encoder {
 
   // means (T / pool, C): of every channel over each latent frame.
   void run(int pool, float* means) {
-    in_time([&](int64_t first, int64_t last) { begin(first, last); });
+    share(T, threads, [&](int64_t first, int64_t last) { begin(first, last); });
     for (int l = 0; l < s.layers; ++l) {
       const Owned<Word> memory = pack(l);
-      in_time([&](int64_t first, int64_t last) { layer(l, memory.get(), first, last); });
+      share(T, threads, [&](int64_t first, int64_t last) { layer(l, memory.get(), first, last); });
     }
     for (int64_t t = 0; t < T; ++t)
       for (int c = 0; c < C; ++c) means[t / pool * C + c] += x[t * width + c];
@@ -63,16 +62,6 @@ class Encoder {
   Owned<Word> memory;
   float* x;         // (T, width): the residual
   Word* inputs[2];  // (margin + T + margin, row): a layer's input and the next one's
-
-  // Threads share the time out.
-  template <class Work>
-  void in_time(Work work) {
-    std::vector<std::future<void>> others;
-    for (int i = 1; i < threads; ++i)
-      others.push_back(std::async(std::launch::async, work, T * i / threads, T * (i + 1) / threads));
-    work(0, T / threads);
-    for (auto& other : others) other.get();
-  }
 
   int steps() const { return words<Number>(C); }
   ptrdiff_t matrix_words() const { return ptrdiff_t(width) * (steps() + Number::TAIL_ROWS); }

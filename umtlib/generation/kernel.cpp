@@ -39,6 +39,7 @@
 #include <vector>
 
 #include "products.h"
+#include "threads.h"
 
 namespace {
 
@@ -645,20 +646,14 @@ void make_by_two(const Network& net, const Call& call, int from, int N) {
 template <class Number>
 void generate(const Network& net, const Call& call) {
   const bool by_two = call.threads % 2 == 0 || 2 * call.streams <= call.threads;
-  const int teams = std::max(1, std::min(by_two ? call.threads / 2 : call.threads, call.streams));
-  std::vector<std::future<void>> others;  // they join, and pass on what went wrong
-  const auto team = [&](int i) {
-    const int first = call.streams * i / teams, last = call.streams * (i + 1) / teams;
+  share(call.streams, by_two ? call.threads / 2 : call.threads, [&](int first, int last) {
     if (!by_two) return make<Number>(net, call, first, last);
     const int groups = (last - first + GROUP - 1) / GROUP;
     for (int g = 0; g < groups; ++g) {
       const int from = first + (last - first) * g / groups;
       make_by_two<Number>(net, call, from, first + (last - first) * (g + 1) / groups - from);
     }
-  };
-  for (int i = 1; i < teams; ++i) others.push_back(std::async(std::launch::async, team, i));
-  team(0);
-  for (auto& other : others) other.get();
+  });
 }
 
 }  // namespace

@@ -50,9 +50,11 @@ inline Floats largest(Floats a, Floats b) { return a > b ? a : b; }
 inline Floats smallest(Floats a, Floats b) { return a < b ? a : b; }
 
 inline float largest_of(Floats v) {
-  float most = v[0];
-  for (int i = 1; i < LANES; ++i) most = std::max(most, float(v[i]));
-  return most;
+  float most[LANES];
+  std::memcpy(most, &v, sizeof most);
+  for (int half = LANES / 2; half; half /= 2)
+    for (int i = 0; i < half; ++i) most[i] = std::max(most[i], most[i + half]);
+  return most[0];
 }
 
 constexpr float ROUND = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer, in the low bits
@@ -227,7 +229,8 @@ struct Int8 {
     const float top = largest_of(most), up = top > 0 ? 127 / top : 0, scale = top / 127;
     for (int c = 0; c < count; c += LANES) {
       const Words bits = (Words)(load(values + c) * up + ROUND) ^ (OFFSET & 0xff);
-      const Bytes bytes = __builtin_convertvector(bits, Bytes);
+      // By way of 16 bits: compilers have an instruction for each step, and none for both.
+      const Bytes bytes = __builtin_convertvector(__builtin_convertvector(bits, Halves), Bytes);
       std::memcpy(to + c / 4, &bytes, sizeof bytes);
     }
     std::memcpy(to + steps, &scale, 4);  // over the padding

@@ -12,6 +12,7 @@ from umtlib.errors import ConfigError
 from umtlib.generation import State, generate
 from umtlib.generation.chunks import RATE
 from umtlib.generation.encoding import encode
+from umtlib.generation.loudness import Loudness
 from umtlib.translator import MusicTranslator
 
 HOP = 4  # latent frames per step: 0.2 s; fewer cost more, as each step encodes its surroundings too
@@ -66,10 +67,10 @@ def stream(
     """
     if to not in model.domains:
         raise ConfigError(f"unknown domain {to!r}; this model has {', '.join(model.domains)}")
-    state = State()
+    state, loudness = State(), Loudness(model, to)
     for latent, heard in encode_blocks(model, blocks, hop, options.get("dtype")):
         codes = generate(model.decoders[to], latent, state=state, **options)
-        yield model.to_waveform(codes[0, : len(heard)])
+        yield loudness(codes[0], latent)[: len(heard)]
 
 
 def encode_blocks(
