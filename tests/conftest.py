@@ -1,6 +1,7 @@
 """What several tests need: a model small enough to run in a blink, and the command line."""
 
 import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,8 @@ from umtlib.corpora.corpus import MANIFEST, Track, sha256, write_manifest
 
 # Models this small are slower on two threads than on one, and several times so on a busy machine.
 torch.set_num_threads(1)
+# A shell's background job begins deaf to Ctrl-C, and so would everything that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DOMAINS = ("flute", "drum")
 

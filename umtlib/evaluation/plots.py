@@ -49,9 +49,11 @@ def confusion(found: Mapping) -> Figure:
     figure = Figure(figsize=(5.2 * len(found), 4.6), layout="constrained")
     for axes, (system, result) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
         names, counts = result["domains"], np.array(result["confusion"])
-        axes.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), vmin=0, vmax=1)
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(shares, vmin=0, vmax=1)
         for (row, column), count in np.ndenumerate(counts):
-            axes.text(column, row, count, ha="center", va="center", color="w", fontsize=8)
+            ink = "k" if shares[row, column] > 0.6 else "w"
+            axes.text(column, row, count, ha="center", va="center", color=ink, fontsize=8)
         axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
         axes.set_yticks(range(len(names)), names, fontsize=8)
         axes.set_title(f"{system}: target (rows), called (columns)", fontsize=9)
