@@ -9,6 +9,8 @@ import torch
 
 import umtlib
 from umtlib import audio, config, mulaw, prediction
+from umtlib.corpora.pairs import read_pairs
+from umtlib.evaluation import report
 from umtlib.generation import loudness
 from umtlib.generation.loudness import FADE, FLOOR, MOST, Loudness
 from umtlib.translator import build
@@ -66,6 +68,15 @@ def test_between_frames_the_gain_fades(model, output):
     assert gain[sounding].numpy() == pytest.approx(expected[sounding].numpy(), rel=1e-3)
 
 
+def test_in_a_short_frame_it_fades_sooner(model, output, monkeypatch):
+    pool = model.config.encoder.pool
+    monkeypatch.setattr(loudness, "FADE", 3 * pool)
+    loud, codes, latent = output(0.0, 6.0, 0.0)
+    gain = loud(codes, latent) / mulaw.decode(codes)
+    last = max(i for i in range(pool, 2 * pool) if mulaw.decode(codes)[i].abs() > 0.05)
+    assert gain[last].item() == pytest.approx(10 ** (6 / 20), rel=0.02)
+
+
 def test_pieces_are_the_whole(model, output):
     loud, codes, latent = output(5.0, -3.0, 8.0, 1.0)
     whole, pool = loud(codes, latent), model.config.encoder.pool
@@ -105,6 +116,15 @@ def test_a_stream_is_as_loud_as_the_whole(model):
     assert streamed.shape == whole.shape
     difference = np.abs(streamed.numpy() - whole)
     assert np.mean(difference < 1e-3) > 0.9  # rounding may draw another code, late
+
+
+def test_many_excerpts_at_once_are_each_as_loud_as_alone(model):
+    pairs = read_pairs(WHISTLE.parents[1] / "mini")
+    some = [pairs[0], pairs[-1]]
+    for (name, _), made in report.translate_pairs(model, some, [TO]).items():
+        heard = next(pair for pair in some if pair.id == name).audio() / np.float32(32_768)
+        alone = umtlib.translate(model, heard, 16_000, to=TO)
+        assert made[:8_000] == pytest.approx(alone[:8_000], abs=1e-5)
 
 
 @pytest.mark.parametrize("chunked", [False, True])

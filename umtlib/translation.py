@@ -15,7 +15,7 @@ from torch import Tensor
 from umtlib import audio as sound
 from umtlib.errors import AudioError, ConfigError
 from umtlib.generation import State, chunks, draw_uniforms, generate_many, thread_count
-from umtlib.generation.loudness import Loudness
+from umtlib.generation.loudness import Loudness, levelled
 from umtlib.generation.stream import encode_blocks
 from umtlib.translator import MusicTranslator
 
@@ -41,7 +41,8 @@ def translate(
     """Translate a recording into one or more musical domains.
 
     The recording is brought to the level of the training audio first (`umtlib.audio.level`), so a
-    quiet one works as well as a loud one; the result has the level that the decoder gives it.
+    quiet one works as well as a loud one; the result has the level that its latent calls for
+    (`umtlib.generation.loudness`), or without a prediction the one that the decoder gives it.
     Silence is translated like anything else: into what the decoder makes of it.
 
     Parameters
@@ -289,7 +290,7 @@ def _chunked(model, names, heard, temperature, seed, backend, dtype, progress):
         tell = progress and partial(_tell, progress, heard.samples, len(names), number * whole)
         for piece in chunks.generate_long(
             model.decoders[name], heard.latent[0], heard.levels,
-            decode=lambda codes, latent, name=name: Loudness(model, name)(codes, latent),
+            decode=partial(levelled, model, name),
             generator=torch.Generator().manual_seed(seed),
             temperature=temperature, backend=backend, dtype=dtype, progress=tell,
         ):  # fmt: skip

@@ -39,7 +39,7 @@ from umtlib.evaluation.folder import new_folder
 from umtlib.evaluation.plots import draw
 from umtlib.evaluation.tables import PAPER, tables
 from umtlib.generation import State, draw_uniforms, generate
-from umtlib.generation.loudness import Loudness
+from umtlib.generation.loudness import levelled
 from umtlib.translator import MusicTranslator
 
 Translations = Mapping[tuple[str, str], np.ndarray]  # (excerpt's id, target domain) -> waveform
@@ -252,7 +252,7 @@ def translate_pairs(
             ),
         )  # fmt: skip
         for pair, sound, row, z in zip(group, sounds, codes, padded, strict=True):
-            waveform = Loudness(model, domain)(row, z)
+            waveform = levelled(model, domain, row, z)
             made[pair.id, domain] = waveform[: len(sound)].numpy()
     return made
 

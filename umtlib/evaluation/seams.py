@@ -14,13 +14,14 @@ Notebook: ``04_generation``.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
 from umtlib.errors import EvaluationError
 from umtlib.generation import chunks, generate
-from umtlib.generation.loudness import Loudness
+from umtlib.generation.loudness import levelled
 from umtlib.translation import hear
 from umtlib.translator import MusicTranslator
 
@@ -128,11 +129,10 @@ def compare(
     rng = torch.Generator().manual_seed(seed)
     made = chunks.generate_long(
         decoder, heard.latent[0], heard.levels,
-        decode=lambda codes, latent: Loudness(model, to)(codes, latent),
-        seconds=seconds, generator=rng, **options,
+        decode=partial(levelled, model, to), seconds=seconds, generator=rng, **options,
     )  # fmt: skip
     made = torch.cat(list(made)).numpy()
     codes = generate(decoder, heard.latent, generator=rng, **options)[0]
-    exact = Loudness(model, to)(codes, heard.latent).numpy()
+    exact = levelled(model, to, codes, heard.latent).numpy()
     cuts = [frame * decoder.pool for frame in chunks.plan(decoder, heard.levels, seconds)[1:-1]]
     return evaluate(made, exact, cuts)

@@ -18,6 +18,11 @@ FADE = 200  # samples in which one frame's gain becomes the next one's: 12.5 ms
 FLOOR = 1e-6  # of both powers: what is as soft as the noise of mu-law stays as it is
 
 
+def levelled(model: MusicTranslator, domain: str, codes: Tensor, latent: Tensor) -> Tensor:
+    """Turn the codes of a whole output, or of one that begins here, into a waveform."""
+    return Loudness(model, domain)(codes, latent)
+
+
 class Loudness:
     """Turns the codes of one output into a waveform, piece after piece.
 
@@ -58,6 +63,7 @@ class Loudness:
         gain = (10 * ratio.log10()).clamp(-MOST, MOST)
         before = torch.cat([gain[:1] if self.gain is None else self.gain, gain[:-1]])
         self.gain = gain[-1:]
-        ramp = (torch.arange(1, frames.shape[1] + 1, dtype=torch.float64) / FADE).clamp(max=1)
+        pool = frames.shape[1]
+        ramp = (torch.arange(1, pool + 1).double() / min(FADE, pool)).clamp(max=1)
         decibels = torch.lerp(before[:, None], gain[:, None], ramp)
         return (frames * 10 ** (decibels / 20)).flatten().clamp(-1, 1).float()
