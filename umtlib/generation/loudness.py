@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from umtlib import prediction
+from umtlib.generation.chunks import frame_levels
 from umtlib.translator import MusicTranslator
 
 MOST = 10.0  # decibels of gain, up or down
@@ -57,13 +58,12 @@ class Loudness:
         waveform = self.model.to_waveform(codes)
         if not self.decoder.config.prediction or not len(codes):
             return waveform
-        frames = waveform.double().unflatten(0, (latent.shape[2], -1))
+        waveform, pool = waveform.double(), self.decoder.pool
         wanted = prediction.power(self.decoder.envelope.exactly(latent))[0].cpu()
-        ratio = (wanted + FLOOR) / (frames.square().mean(dim=1) + FLOOR)
+        ratio = (wanted + FLOOR) / (frame_levels(waveform, pool) + FLOOR)
         gain = (10 * ratio.log10()).clamp(-MOST, MOST)
         before = torch.cat([gain[:1] if self.gain is None else self.gain, gain[:-1]])
         self.gain = gain[-1:]
-        pool = frames.shape[1]
         ramp = (torch.arange(1, pool + 1).double() / min(FADE, pool)).clamp(max=1)
         decibels = torch.lerp(before[:, None], gain[:, None], ramp)
-        return (frames * 10 ** (decibels / 20)).flatten().clamp(-1, 1).float()
+        return (waveform * 10 ** (decibels.flatten() / 20)).clamp(-1, 1).float()
