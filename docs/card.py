@@ -128,8 +128,8 @@ Measured by `umt evaluate --data data/mini --temperature {report["temperature"]}
 ## Limits
 
 The spectrum of a frame is what it translates best. What takes longer than a frame of 50 ms stays as it was: a piano made from an organ does not
-fade, and {missed:.0%} of the pianos are taken for something else. All outputs have the noise of 8-bit mu-law, and some hiss. How loud a
-translation shall be is read wrongly from sounds unlike the training audio: of our whistle the choir has peaks of 0.93, the piano of 0.05. It knows six
+fade, and {missed:.0%} of the pianos are taken for something else. All outputs have the noise of 8-bit mu-law. A filter on the untranslated input
+that is given the same spectra keeps more of its notes (`docs/experiments.md`, "A filter, not only a gain"). It knows six
 sounds of one soundfont; above 5 kHz the encoder hears nothing, and a bird's song comes out nearly silent; drums, speech and dense mixtures
 are outside what it has seen. What holds it back, by our measurements (`docs/experiments.md`; mean squared error of a log power spectrum): read from
 the latent of another domain's rendering, a spectrum is off by 4.8, from the domain's own by 2.5, and the best conceivable map by 1.6. So it is the latent, which does

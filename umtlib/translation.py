@@ -15,7 +15,7 @@ from torch import Tensor
 from umtlib import audio as sound
 from umtlib.errors import AudioError, ConfigError
 from umtlib.generation import State, chunks, draw_uniforms, generate_many, thread_count
-from umtlib.generation.loudness import Loudness, levelled
+from umtlib.generation.postfilter import Postfilter, filtered
 from umtlib.generation.stream import encode_blocks
 from umtlib.translator import MusicTranslator
 
@@ -41,8 +41,8 @@ def translate(
     """Translate a recording into one or more musical domains.
 
     The recording is brought to the level of the training audio first (`umtlib.audio.level`), so a
-    quiet one works as well as a loud one; the result has the level that its latent calls for
-    (`umtlib.generation.loudness`), or without a prediction the one that the decoder gives it.
+    quiet one works as well as a loud one; the result has about that level too if the decoders have
+    a prediction (`umtlib.generation.postfilter`), else the one that the decoder gives it.
     Silence is translated like anything else: into what the decoder makes of it.
 
     Parameters
@@ -124,7 +124,8 @@ class Heard:
     samples : int
         Length of the recording, at most F * pool.
     levels : Tensor, optional
-        Power of the recording in every frame, shape (F,), which says where to cut it.
+        Power of the recording in every frame, shape (F,), which says where to cut it and how loud
+        the result shall be.
     """
 
     latent: Tensor
@@ -271,15 +272,18 @@ def pieces(
 def _exact(model, names, heard, temperature, seed, backend, dtype, progress):
     decoders = [model.decoders[name] for name in names]
     states, start = [_seeded(seed) for _ in names], 0
-    waveforms = [Loudness(model, name) for name in names]
-    for latent in heard.latent.split(max(1, PIECE // model.config.encoder.pool), dim=2):
+    postfilters = [Postfilter(model, name) for name in names]
+    frames = max(1, PIECE // model.config.encoder.pool)
+    latents = heard.latent.split(frames, dim=2)
+    known = [None] * len(latents) if heard.levels is None else heard.levels.split(frames)
+    for latent, levels in zip(latents, known, strict=True):
         tell = progress and partial(_tell, progress, heard.samples, 1, start)
         codes = generate_many(
             decoders, latent,
             temperature=temperature, backend=backend, dtype=dtype, states=states, progress=tell,
         )  # fmt: skip
-        for name, found, waveform in zip(names, codes, waveforms, strict=True):
-            yield name, waveform(found[0], latent)[: heard.samples - start].numpy()
+        for name, found, postfilter in zip(names, codes, postfilters, strict=True):
+            yield name, postfilter(found[0], latent, levels)[: heard.samples - start].numpy()
         start += codes[0].shape[1]
 
 
@@ -290,7 +294,7 @@ def _chunked(model, names, heard, temperature, seed, backend, dtype, progress):
         tell = progress and partial(_tell, progress, heard.samples, len(names), number * whole)
         for piece in chunks.generate_long(
             model.decoders[name], heard.latent[0], heard.levels,
-            decode=partial(levelled, model, name),
+            decode=partial(filtered, model, name),
             generator=torch.Generator().manual_seed(seed),
             temperature=temperature, backend=backend, dtype=dtype, progress=tell,
         ):  # fmt: skip

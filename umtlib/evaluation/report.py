@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 import umtlib
@@ -39,7 +40,7 @@ from umtlib.evaluation.folder import new_folder
 from umtlib.evaluation.plots import draw
 from umtlib.evaluation.tables import PAPER, tables
 from umtlib.generation import State, draw_uniforms, generate
-from umtlib.generation.loudness import levelled
+from umtlib.generation.postfilter import filtered
 from umtlib.translator import MusicTranslator
 
 Translations = Mapping[tuple[str, str], np.ndarray]  # (excerpt's id, target domain) -> waveform
@@ -237,10 +238,10 @@ def translate_pairs(
     jobs = list(product(groups, domains or model.domains))
     for place, (group, domain) in enumerate(jobs):
         sounds = [audio.level(pair.audio() / np.float32(32_768)) for pair in group]
-        latents = [translation.encode(model, sound) for sound in sounds]
+        heard = [translation.hear(model, [sound], len(sound)) for sound in sounds]
         # Excerpts of one corpus are equally long; a shorter one ends in silence.
-        frames = max(z.shape[2] for z in latents)
-        padded = [torch.nn.functional.pad(z, (0, frames - z.shape[2])) for z in latents]
+        frames = max(one.latent.shape[2] for one in heard)
+        padded = [F.pad(one.latent, (0, frames - one.latent.shape[2])) for one in heard]
         uniforms = draw_uniforms(
             1, frames * model.config.encoder.pool, torch.Generator().manual_seed(seed), State()
         )
@@ -251,9 +252,10 @@ def translate_pairs(
                 progress, "translating", 100 * place + 100 * done // length, 100 * len(jobs)
             ),
         )  # fmt: skip
-        for pair, sound, row, z in zip(group, sounds, codes, padded, strict=True):
-            waveform = levelled(model, domain, row, z)
-            made[pair.id, domain] = waveform[: len(sound)].numpy()
+        for pair, one, row in zip(group, heard, codes, strict=True):
+            row = row[: len(one.levels) * model.config.encoder.pool]
+            waveform = filtered(model, domain, row, one.latent, one.levels)
+            made[pair.id, domain] = waveform[: one.samples].numpy()
     return made
 
 

@@ -21,7 +21,7 @@ import torch
 
 from umtlib.errors import EvaluationError
 from umtlib.generation import chunks, generate
-from umtlib.generation.loudness import levelled
+from umtlib.generation.postfilter import filtered
 from umtlib.translation import hear
 from umtlib.translator import MusicTranslator
 
@@ -129,10 +129,10 @@ def compare(
     rng = torch.Generator().manual_seed(seed)
     made = chunks.generate_long(
         decoder, heard.latent[0], heard.levels,
-        decode=partial(levelled, model, to), seconds=seconds, generator=rng, **options,
+        decode=partial(filtered, model, to), seconds=seconds, generator=rng, **options,
     )  # fmt: skip
     made = torch.cat(list(made)).numpy()
     codes = generate(decoder, heard.latent, generator=rng, **options)[0]
-    exact = levelled(model, to, codes, heard.latent).numpy()
+    exact = filtered(model, to, codes, heard.latent, heard.levels).numpy()
     cuts = [frame * decoder.pool for frame in chunks.plan(decoder, heard.levels, seconds)[1:-1]]
     return evaluate(made, exact, cuts)

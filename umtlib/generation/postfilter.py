@@ -1,0 +1,158 @@
+"""The last step from codes to a waveform: nearer to the spectrum that the latent calls for.
+
+A decoder that hears its own output drifts: tones come out too soft, and between their partials
+noise gathers. But the spectrum that is read from the latent (`umtlib.prediction`) says how a frame
+shall sound. So each frame of the output is filtered by a part of the way, in decibels, from the
+spectrum that it has to the one that is called for; the decoder does not hear it. Both err, and not
+in the same places: what lies between them errs less than either.
+
+From a sound unlike those of the training, a whistle's for one, it is also read wrongly how loud all
+of it shall be. All training audio has one level, and all input is brought to it. So in the long run
+the output is made as loud as the input.
+
+Postfilters made decoded speech cleaner first (Chen and Gersho 1995, "Adaptive postfiltering for
+quality enhancement of coded speech"). Not in the paper; nothing is done where decoders have no
+prediction. Notebook: ``02_the_network``.
+"""
+
+import math
+
+import scipy.signal
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from umtlib import prediction
+from umtlib.audio import LEVEL, SAMPLE_RATE
+from umtlib.generation.chunks import frame_levels
+from umtlib.prediction import SPAN
+from umtlib.translator import MusicTranslator
+
+STRENGTH = 0.7  # of the way between the two spectra, in decibels
+MOST = 20.0  # decibels of gain, up or down: of a frequency, and then of a frame
+COEFFICIENTS = 300  # of the gain's cepstrum, fading out: partials 53 Hz apart still get their own
+FADE = 200  # samples in which a frame's filter and gain become the next one's: 12.5 ms
+LONG_RUN = 4.0  # seconds after which a frame's power counts for 1 / e
+AT_FIRST = 6.0  # frames of training audio's power that input and output are held to begin with
+ALWAYS = 0.1  # and that are added to both, so that a pause does not decide how loud it goes on
+
+
+def filtered(
+    model: MusicTranslator, domain: str, codes: Tensor, latent: Tensor, levels: Tensor | None = None
+) -> Tensor:
+    """Turn the codes of a whole output, or of one that begins here, into a waveform."""
+    return Postfilter(model, domain)(codes, latent, levels)
+
+
+class Postfilter:
+    """Turns the codes of one output into a waveform, piece after piece, without delay.
+
+    Parameters
+    ----------
+    model : MusicTranslator
+        The network.
+    domain : str
+        Whose decoder made the codes.
+    """
+
+    def __init__(self, model: MusicTranslator, domain: str):
+        self.model, self.decoder = model, model.decoders[domain]
+        pool, kind = self.decoder.pool, torch.float64
+        self.past = torch.zeros((SPAN - pool) // 2, dtype=kind)  # the output, before filtering
+        self.response: Tensor | None = None  # of the last frame's filter, shape (1, SPAN)
+        self.gain: Tensor | None = None  # decibels, of the last frame, shape (1,)
+        self.ringing = torch.zeros(math.ceil(SPAN / pool), pool, dtype=kind)  # of earlier frames
+        self.sums = torch.full((2, 1), AT_FIRST * LEVEL**2, dtype=kind)  # of powers, heard and made
+        ramp = torch.arange(1, pool + 1, dtype=kind) / min(FADE, pool)
+        self.ramp = ramp.clamp(max=1)  # from the last frame's filter and gain to this one's
+
+    @torch.no_grad()
+    def __call__(self, codes: Tensor, latent: Tensor, levels: Tensor | None = None) -> Tensor:
+        """Return the waveform of the next latent frames.
+
+        Parameters
+        ----------
+        codes : Tensor
+            mu-law codes, shape (F * pool,), on the CPU.
+        latent : Tensor
+            What they were generated from, shape (1, latent, F).
+        levels : Tensor, optional
+            Power of the input in these frames, shape (F,), on the CPU. Without them the output is
+            as loud as it comes.
+
+        Returns
+        -------
+        Tensor
+            float32 in [-1, 1], shape (F * pool,).
+        """
+        waveform = self.model.to_waveform(codes)
+        if not self.decoder.config.prediction or not len(codes):
+            return waveform
+        waveform = waveform.double()
+        called = self.decoder.envelope.exactly(latent)[0].cpu()
+        gain = 10 / math.log(10) * STRENGTH * (called - self._made(waveform))
+        waveform = self._filter(waveform, minimum_phase(gain.clamp(-MOST, MOST)))
+        if levels is not None:
+            waveform = self._level(waveform, levels)
+        return waveform.clamp(-1, 1).float()
+
+    def _made(self, waveform: Tensor) -> Tensor:
+        """Return the log power spectrum of each frame, as if silence followed it; (F, BINS)."""
+        known = torch.cat([self.past, waveform])
+        frames = known.unfold(0, len(self.past) + self.decoder.pool, self.decoder.pool)
+        self.past = known[len(waveform) :]
+        return prediction.log_power(F.pad(frames, (0, SPAN - frames.shape[1])))
+
+    def _filter(self, waveform: Tensor, response: Tensor) -> Tensor:
+        """Convolve every frame with its response; its beginning fades from the last one's."""
+        frames, pool = waveform.unflatten(0, (-1, self.decoder.pool)), self.decoder.pool
+        before, self.response = _before(self.response, response)
+        spread = torch.fft.irfft(
+            torch.fft.rfft(frames * self.ramp, 2 * SPAN) * torch.fft.rfft(response, 2 * SPAN)
+            + torch.fft.rfft(frames * (1 - self.ramp), 2 * SPAN) * torch.fft.rfft(before, 2 * SPAN)
+        )
+        rows = len(self.ringing) + 1  # that a frame sounds in, its own and later ones
+        spread = F.pad(spread, (0, max(0, rows * pool - 2 * SPAN)))[:, : rows * pool]
+        made = F.pad(self.ringing, (0, 0, 0, len(frames)))
+        for row in reversed(range(rows)):  # what is older is added first, in pieces as in the whole
+            made[row : row + len(frames)] += spread.unflatten(1, (rows, pool))[:, row]
+        made, self.ringing = made[: len(frames)], made[len(frames) :]
+        return made.flatten()
+
+    def _level(self, waveform: Tensor, levels: Tensor) -> Tensor:
+        """Make the output as loud as the input has been in the long run."""
+        fade = math.exp(-self.decoder.pool / SAMPLE_RATE / LONG_RUN)
+        powers = torch.stack([levels.double(), frame_levels(waveform, self.decoder.pool)])
+        sums, self.sums = map(
+            torch.from_numpy, scipy.signal.lfilter([1], [1, -fade], powers, zi=self.sums)
+        )
+        heard, made = sums + ALWAYS * LEVEL**2
+        gain = (10 * (heard / made).log10()).clamp(-MOST, MOST)
+        before, self.gain = _before(self.gain, gain)
+        decibels = torch.lerp(before[:, None], gain[:, None], self.ramp)
+        return waveform * 10 ** (decibels.flatten() / 20)
+
+
+def _before(last: Tensor | None, these: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows before each of these, the first one's being itself at first, and the last."""
+    return torch.cat([these[:1] if last is None else last, these[:-1]]), these[-1:]
+
+
+def minimum_phase(gain: Tensor) -> Tensor:
+    """Return the filters with given gains that delay least.
+
+    Parameters
+    ----------
+    gain : Tensor
+        Decibels, float64, shape (..., BINS). The finest detail is lost; see `COEFFICIENTS`.
+
+    Returns
+    -------
+    Tensor
+        Impulse responses, float64, shape (..., SPAN).
+    """
+    cepstrum = torch.fft.irfft(gain * math.log(10) / 20)[..., : COEFFICIENTS + 1]
+    fade = (torch.arange(COEFFICIENTS + 1).double() * math.pi / (COEFFICIENTS + 1)).cos()
+    causal = cepstrum * (1 + fade)  # what belongs to negative time is added to positive
+    causal[..., 0] /= 2
+    return torch.fft.irfft(torch.fft.rfft(causal, 2 * SPAN).exp())[..., :SPAN]
