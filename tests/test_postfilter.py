@@ -9,12 +9,12 @@ import scipy.signal
 import torch
 
 import umtlib
-from umtlib import audio, config, mulaw, prediction
+from umtlib import audio, config, mulaw, prediction, translation
 from umtlib.corpora.pairs import read_pairs
 from umtlib.evaluation import report
 from umtlib.generation import postfilter
 from umtlib.generation.chunks import frame_levels
-from umtlib.generation.postfilter import FADE, MOST, STRENGTH, Postfilter, minimum_phase
+from umtlib.generation.postfilter import FADE, MOST, STRENGTH, Level, Postfilter, minimum_phase
 from umtlib.prediction import BINS, SPAN
 from umtlib.translator import build
 
@@ -70,7 +70,7 @@ def noise(samples, amplitude=0.1):
     return amplitude * torch.randn(samples, generator=torch.Generator().manual_seed(0))
 
 
-def level(waveform, pool):
+def loudness(waveform, pool):
     """Decibels of the second half of every frame, where nothing fades."""
     return 20 * waveform.unflatten(0, (-1, pool))[:, pool // 2 :].std(dim=1).log10()
 
@@ -78,7 +78,7 @@ def level(waveform, pool):
 def test_a_frame_goes_most_of_the_way_to_the_level_that_is_called_for(output, pool):
     wanted = [0.0, 6.0, -6.0, 3.0, 40.0, -40.0]
     filtered, codes, latent = output(wanted, tone(len(wanted) * pool))
-    change = level(filtered(codes, latent), pool) - level(mulaw.decode(codes), pool)
+    change = loudness(filtered(codes, latent), pool) - loudness(mulaw.decode(codes), pool)
     expected = np.clip(STRENGTH * np.array(wanted), -MOST, MOST)
     assert change.numpy() == pytest.approx(expected, abs=0.05)
 
@@ -137,45 +137,44 @@ def test_the_gain_has_no_finer_detail_than_partials():
         assert gain.abs().max() == pytest.approx(3 * kept, abs=0.1)
 
 
-@pytest.mark.parametrize("heard", [None, 0.01])
-def test_pieces_are_the_whole(output, pool, heard):
+def test_pieces_are_the_whole(model, output, pool):
     wanted = [5.0, -3.0, 8.0, 1.0, -20.0, 2.0]
-    levels = heard and torch.full((6,), heard)
     filtered, codes, latent = output(wanted, tone(3 * pool).repeat(2))
-    whole = filtered(codes, latent, levels)
-    filtered = Postfilter(filtered.model, TO)
+    level, levels = Level(filtered.decoder), torch.tensor([0.01, 0.02, 0.0, 0.02, 0.01, 0.01])
+    whole = filtered(codes, latent)
+    louder = level(whole, levels)
+    filtered, level = Postfilter(model, TO), Level(filtered.decoder)
     parts = [
-        filtered(codes[a * pool : b * pool], latent[:, :, a:b], heard and levels[a:b])
+        filtered(codes[a * pool : b * pool], latent[:, :, a:b])
         for a, b in ((0, 1), (1, 3), (3, 3), (3, 4), (4, 6))
     ]
     assert torch.cat(parts).numpy() == pytest.approx(whole.numpy(), abs=1e-7)
+    ends = np.cumsum([len(part) // pool for part in parts])[:-1].tolist()
+    parts = [level(*both) for both in zip(parts, levels.tensor_split(ends), strict=True)]
+    assert torch.cat(parts).numpy() == pytest.approx(louder.numpy(), abs=1e-7)
 
 
 @pytest.mark.parametrize("amplitude", [0.03, 0.4])
-def test_in_the_long_run_the_output_is_as_loud_as_the_input(output, pool, amplitude):
-    filtered, codes, latent = output([0.0] * 200, tone(200 * pool, amplitude))
-    made = filtered(codes, latent, torch.full((200,), audio.LEVEL**2))
-    levels = level(made, pool)
+def test_in_the_long_run_the_output_is_as_loud_as_the_input(model, pool, amplitude):
+    waveform = tone(200 * pool, amplitude)
+    made = Level(model.decoders[TO])(waveform, torch.full((200,), audio.LEVEL**2))
+    levels = loudness(made, pool)
     assert levels[-1].item() == pytest.approx(-20, abs=0.7)
-    assert levels.diff().abs().max() < abs(level(mulaw.decode(codes), pool)[0] + 20) / 2
+    assert levels.diff().abs().max() < abs(loudness(waveform, pool)[0] + 20) / 4
 
 
-def test_a_pause_of_the_input_does_not_raise_the_output(output, pool):
-    """A loud second, then three that nearly die away: that is a decay, not too low a level."""
+def test_a_decay_is_left_alone(model, pool):
     shape = torch.cat([torch.ones(20), torch.full((60,), 0.01)]).repeat_interleave(pool)
     waveform = tone(80 * pool, 0.14) * shape
-    filtered, codes, latent = output([0.0] * 80, waveform)
-    made = filtered(codes, latent, frame_levels(waveform, pool))
-    change = level(made, pool) - level(mulaw.decode(codes), pool)
-    assert change.abs().max() < 0.5
+    made = Level(model.decoders[TO])(waveform, frame_levels(waveform, pool))
+    assert (loudness(made, pool) - loudness(waveform, pool)).abs().max() < 0.1
 
 
-def test_a_long_pause_is_not_filled_with_noise(output, pool):
+def test_a_long_pause_is_not_filled_with_noise(model, pool):
     """A room is heard for a minute where next to nothing is made: that is not made as loud."""
-    filtered, codes, latent = output([0.0] * 1_200, noise(1_200 * pool, 0.001))
-    made = filtered(codes, latent, torch.full((1_200,), 10**-4.5))
-    change = level(made, pool) - level(mulaw.decode(codes), pool)
-    assert change.max() < 7
+    waveform = noise(1_200 * pool, 0.001)
+    made = Level(model.decoders[TO])(waveform, torch.full((1_200,), 10**-4.5))
+    assert (loudness(made, pool) - loudness(waveform, pool)).max() < 7
 
 
 def test_what_is_too_loud_for_a_file_is_clipped(output, pool):
@@ -186,14 +185,15 @@ def test_what_is_too_loud_for_a_file_is_clipped(output, pool):
 
 def test_silence_stays_silence(output, pool):
     filtered, codes, latent = output([0.0] * 2, torch.zeros(2 * pool))
-    assert filtered(codes, latent, torch.zeros(2)).abs().max() < 1e-3
+    made = filtered(codes, latent)
+    assert Level(filtered.decoder)(made, torch.zeros(2)).abs().max() < 1e-3
 
 
 def test_without_a_prediction_nothing_is_known_and_nothing_done():
     tiny = build(config.preset("tiny").model)
     codes = torch.randint(256, (2 * tiny.config.encoder.pool,))
     latent = torch.zeros(1, tiny.config.encoder.latent, 2)
-    made = Postfilter(tiny, TO)(codes, latent, torch.ones(2))
+    made = Level(tiny.decoders[TO])(Postfilter(tiny, TO)(codes, latent), torch.ones(2))
     assert torch.equal(made, tiny.to_waveform(codes))
 
 
@@ -222,10 +222,26 @@ def test_many_excerpts_at_once_are_each_filtered_as_alone(model):
 def test_every_way_to_translate_has_it(model, monkeypatch, chunked):
     waveform = umtlib.read(WHISTLE)[:24_000]
     made = umtlib.translate(model, waveform, 16_000, to=TO, seed=3, chunked=chunked)
-    monkeypatch.setattr(Postfilter, "_level", lambda self, waveform, levels: waveform)
+    monkeypatch.setattr(Level, "__call__", lambda self, waveform, levels: waveform)
     quiet = umtlib.translate(model, waveform, 16_000, to=TO, seed=3, chunked=chunked)
     monkeypatch.setattr(postfilter, "STRENGTH", 0.0)
     plain = umtlib.translate(model, waveform, 16_000, to=TO, seed=3, chunked=chunked)
     heard = np.std(audio.level(waveform))
     assert abs(math.log10(made.std() / heard)) < abs(math.log10(quiet.std() / heard))
     assert np.std(quiet - plain) > 0.1 * np.std(plain)
+
+
+def test_the_level_goes_on_from_stretch_to_stretch(model, monkeypatch):
+    """What is chunked is made as loud like a whole: not each stretch from the beginning."""
+    waveform = np.tile(umtlib.read(WHISTLE), 2)[: 10 * 16_000]
+    heard, seen = translation.hear(model, [audio.level(waveform)], len(waveform)), []
+
+    class Seen(Level):
+        def __call__(self, waveform, levels):
+            seen.append((id(self), len(waveform), levels))
+            return super().__call__(waveform, levels)
+
+    monkeypatch.setattr(translation, "Level", Seen)
+    list(translation.pieces(model, [TO], heard, chunked=True))
+    assert len(seen) > 1 and len({one for one, *_ in seen}) == 1
+    assert torch.equal(torch.cat([levels for *_, levels in seen]), heard.levels)

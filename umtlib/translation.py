@@ -15,7 +15,7 @@ from torch import Tensor
 from umtlib import audio as sound
 from umtlib.errors import AudioError, ConfigError
 from umtlib.generation import State, chunks, draw_uniforms, generate_many, thread_count
-from umtlib.generation.postfilter import Postfilter, filtered
+from umtlib.generation.postfilter import Level, Postfilter, filtered
 from umtlib.generation.stream import encode_blocks
 from umtlib.translator import MusicTranslator
 
@@ -266,31 +266,34 @@ def pieces(
         through all domains together, chunked generation through one after the other.
     """
     make = _chunked if chunked else _exact
-    return make(model, names, heard, temperature, seed, backend, dtype, progress)
+    pool, ends = model.config.encoder.pool, {name: Level(model.decoders[name]) for name in names}
+    starts = dict.fromkeys(names, 0)
+    for name, piece in make(model, names, heard, temperature, seed, backend, dtype, progress):
+        start = starts[name]
+        starts[name] += len(piece)
+        if heard.levels is not None:
+            piece = ends[name](piece, heard.levels[start // pool : starts[name] // pool])
+        yield name, piece[: heard.samples - start].numpy()
 
 
 def _exact(model, names, heard, temperature, seed, backend, dtype, progress):
     decoders = [model.decoders[name] for name in names]
     states, start = [_seeded(seed) for _ in names], 0
     postfilters = [Postfilter(model, name) for name in names]
-    frames = max(1, PIECE // model.config.encoder.pool)
-    latents = heard.latent.split(frames, dim=2)
-    known = [None] * len(latents) if heard.levels is None else heard.levels.split(frames)
-    for latent, levels in zip(latents, known, strict=True):
+    for latent in heard.latent.split(max(1, PIECE // model.config.encoder.pool), dim=2):
         tell = progress and partial(_tell, progress, heard.samples, 1, start)
         codes = generate_many(
             decoders, latent,
             temperature=temperature, backend=backend, dtype=dtype, states=states, progress=tell,
         )  # fmt: skip
         for name, found, postfilter in zip(names, codes, postfilters, strict=True):
-            yield name, postfilter(found[0], latent, levels)[: heard.samples - start].numpy()
+            yield name, postfilter(found[0], latent)
         start += codes[0].shape[1]
 
 
 def _chunked(model, names, heard, temperature, seed, backend, dtype, progress):
     whole = heard.latent.shape[2] * model.config.encoder.pool
     for number, name in enumerate(names):
-        left = heard.samples
         tell = progress and partial(_tell, progress, heard.samples, len(names), number * whole)
         for piece in chunks.generate_long(
             model.decoders[name], heard.latent[0], heard.levels,
@@ -298,8 +301,7 @@ def _chunked(model, names, heard, temperature, seed, backend, dtype, progress):
             generator=torch.Generator().manual_seed(seed),
             temperature=temperature, backend=backend, dtype=dtype, progress=tell,
         ):  # fmt: skip
-            yield name, piece[:left].numpy()
-            left -= len(piece)
+            yield name, piece
 
 
 def _seeded(seed: int) -> State:

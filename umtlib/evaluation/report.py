@@ -40,7 +40,7 @@ from umtlib.evaluation.folder import new_folder
 from umtlib.evaluation.plots import draw
 from umtlib.evaluation.tables import PAPER, tables
 from umtlib.generation import State, draw_uniforms, generate
-from umtlib.generation.postfilter import filtered
+from umtlib.generation.postfilter import Level, filtered
 from umtlib.translator import MusicTranslator
 
 Translations = Mapping[tuple[str, str], np.ndarray]  # (excerpt's id, target domain) -> waveform
@@ -254,7 +254,8 @@ def translate_pairs(
         )  # fmt: skip
         for pair, one, row in zip(group, heard, codes, strict=True):
             row = row[: len(one.levels) * model.config.encoder.pool]
-            waveform = filtered(model, domain, row, one.latent, one.levels)
+            waveform = filtered(model, domain, row, one.latent)
+            waveform = Level(model.decoders[domain])(waveform, one.levels)
             made[pair.id, domain] = waveform[: one.samples].numpy()
     return made
 

@@ -21,7 +21,7 @@ import torch
 
 from umtlib.errors import EvaluationError
 from umtlib.generation import chunks, generate
-from umtlib.generation.postfilter import filtered
+from umtlib.generation.postfilter import Level, filtered
 from umtlib.translation import hear
 from umtlib.translator import MusicTranslator
 
@@ -131,8 +131,8 @@ def compare(
         decoder, heard.latent[0], heard.levels,
         decode=partial(filtered, model, to), seconds=seconds, generator=rng, **options,
     )  # fmt: skip
-    made = torch.cat(list(made)).numpy()
+    made = Level(decoder)(torch.cat(list(made)), heard.levels).numpy()
     codes = generate(decoder, heard.latent, generator=rng, **options)[0]
-    exact = filtered(model, to, codes, heard.latent, heard.levels).numpy()
+    exact = Level(decoder)(filtered(model, to, codes, heard.latent), heard.levels).numpy()
     cuts = [frame * decoder.pool for frame in chunks.plan(decoder, heard.levels, seconds)[1:-1]]
     return evaluate(made, exact, cuts)

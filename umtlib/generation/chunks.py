@@ -100,7 +100,7 @@ def generate_long(
     latent: Tensor,
     levels: Tensor,
     *,
-    decode: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda codes, *_: mulaw.decode(codes),
+    decode: Callable[[Tensor, Tensor], Tensor] = lambda codes, latent: mulaw.decode(codes),
     seconds: float | None = None,
     streams: int | None = None,
     generator: torch.Generator | None = None,
@@ -119,8 +119,7 @@ def generate_long(
     levels : Tensor
         Power of the input in every frame, shape (F,); see `frame_levels`.
     decode : callable
-        From a stretch's codes, shape (T,), its latent, shape (1, latent, F), and the power of the
-        input in its frames, shape (F,), to its waveform, shape (T,).
+        A stretch's codes, shape (T,), and latent, shape (1, latent, F), to a waveform, shape (T,).
     seconds : float, optional
         Length of a stretch; see `plan`.
     streams : int, optional
@@ -135,7 +134,7 @@ def generate_long(
     Yields
     ------
     Tensor
-        float32 waveform in [-1, 1], shape (samples,); together F * pool samples.
+        float32 waveform in [-1, 1] of the next stretch, shape (frames * pool,).
     """
     threads = thread_count(threads)
     pool, cuts = decoder.pool, plan(decoder, levels, seconds)
@@ -146,8 +145,7 @@ def generate_long(
         starts = [max(0, first - _reach(decoder)) for first, _ in batch]
         longest = max(last + 1 - start for start, (_, last) in zip(starts, batch, strict=True))
         frames = torch.arange(longest) + torch.tensor(starts)[:, None]  # (B, frames)
-        frames = frames.clamp(max=latent.shape[1] - 1)
-        parts = latent[:, frames].transpose(0, 1)
+        parts = latent[:, frames.clamp(max=latent.shape[1] - 1)].transpose(0, 1)
         tell = None
         if progress is not None:
             share = (batch[-1][1] - batch[0][0]) / longest  # of what is made, warm-up left out
@@ -155,9 +153,9 @@ def generate_long(
         codes = generate(
             decoder, parts, generator=generator, threads=threads, progress=tell, **options
         )
-        rows = zip(codes, parts.split(1), levels[frames], starts, batch, strict=True)
-        for *row, start, (first, last) in rows:
-            audio = decode(*row)[(first - start) * pool : (last - start) * pool + fade]
+        rows = zip(codes, parts.split(1), starts, batch, strict=True)
+        for row, part, start, (first, last) in rows:
+            audio = decode(row, part)[(first - start) * pool : (last - start) * pool + fade]
             yield _joined(tail, audio[:-fade])
             tail, done = audio[-fade:], done + (last - first) * pool
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from umtlib import prediction
 from umtlib.audio import LEVEL, SAMPLE_RATE
+from umtlib.decoder import Decoder
 from umtlib.generation.chunks import frame_levels
 from umtlib.prediction import SPAN
 from umtlib.translator import MusicTranslator
@@ -37,11 +38,9 @@ AT_FIRST = 6.0  # frames of training audio's power that input and output are hel
 ALWAYS = 0.1  # and that are added to both, so that a pause does not decide how loud it goes on
 
 
-def filtered(
-    model: MusicTranslator, domain: str, codes: Tensor, latent: Tensor, levels: Tensor | None = None
-) -> Tensor:
+def filtered(model: MusicTranslator, domain: str, codes: Tensor, latent: Tensor) -> Tensor:
     """Turn the codes of a whole output, or of one that begins here, into a waveform."""
-    return Postfilter(model, domain)(codes, latent, levels)
+    return Postfilter(model, domain)(codes, latent)
 
 
 class Postfilter:
@@ -60,14 +59,11 @@ class Postfilter:
         pool, kind = self.decoder.pool, torch.float64
         self.past = torch.zeros((SPAN - pool) // 2, dtype=kind)  # the output, before filtering
         self.response: Tensor | None = None  # of the last frame's filter, shape (1, SPAN)
-        self.gain: Tensor | None = None  # decibels, of the last frame, shape (1,)
         self.ringing = torch.zeros(math.ceil(SPAN / pool), pool, dtype=kind)  # of earlier frames
-        self.sums = torch.full((2, 1), AT_FIRST * LEVEL**2, dtype=kind)  # of powers, heard and made
-        ramp = torch.arange(1, pool + 1, dtype=kind) / min(FADE, pool)
-        self.ramp = ramp.clamp(max=1)  # from the last frame's filter and gain to this one's
+        self.ramp = _ramp(pool)
 
     @torch.no_grad()
-    def __call__(self, codes: Tensor, latent: Tensor, levels: Tensor | None = None) -> Tensor:
+    def __call__(self, codes: Tensor, latent: Tensor) -> Tensor:
         """Return the waveform of the next latent frames.
 
         Parameters
@@ -76,9 +72,6 @@ class Postfilter:
             mu-law codes, shape (F * pool,), on the CPU.
         latent : Tensor
             What they were generated from, shape (1, latent, F).
-        levels : Tensor, optional
-            Power of the input in these frames, shape (F,), on the CPU. Without them the output is
-            as loud as it comes.
 
         Returns
         -------
@@ -91,10 +84,8 @@ class Postfilter:
         waveform = waveform.double()
         called = self.decoder.envelope.exactly(latent)[0].cpu()
         gain = 10 / math.log(10) * STRENGTH * (called - self._made(waveform))
-        waveform = self._filter(waveform, minimum_phase(gain.clamp(-MOST, MOST)))
-        if levels is not None:
-            waveform = self._level(waveform, levels)
-        return waveform.clamp(-1, 1).float()
+        response = minimum_phase(gain.clamp(-MOST, MOST))
+        return self._filter(waveform, response).clamp(-1, 1).float()
 
     def _made(self, waveform: Tensor) -> Tensor:
         """Return the log power spectrum of each frame, as if silence followed it; (F, BINS)."""
@@ -119,9 +110,40 @@ class Postfilter:
         made, self.ringing = made[: len(frames)], made[len(frames) :]
         return made.flatten()
 
-    def _level(self, waveform: Tensor, levels: Tensor) -> Tensor:
-        """Make the output as loud as the input has been in the long run."""
+
+class Level:
+    """Keeps one output as loud as its input in the long run, piece after piece.
+
+    Parameters
+    ----------
+    decoder : Decoder
+        What made the output.
+    """
+
+    def __init__(self, decoder: Decoder):
+        self.decoder, self.ramp = decoder, _ramp(decoder.pool)
+        self.gain: Tensor | None = None  # decibels, of the last frame, shape (1,)
+        self.sums = torch.full((2, 1), AT_FIRST * LEVEL**2, dtype=torch.float64)  # of powers
+
+    def __call__(self, waveform: Tensor, levels: Tensor) -> Tensor:
+        """Return the waveform of the next latent frames, as loud as it shall be.
+
+        Parameters
+        ----------
+        waveform : Tensor
+            float32 in [-1, 1], shape (F * pool,), on the CPU.
+        levels : Tensor
+            Power of the input in these frames, shape (F,), on the CPU.
+
+        Returns
+        -------
+        Tensor
+            float32 in [-1, 1], shape (F * pool,).
+        """
+        if not self.decoder.config.prediction or not len(waveform):
+            return waveform
         fade = math.exp(-self.decoder.pool / SAMPLE_RATE / LONG_RUN)
+        waveform = waveform.double()
         powers = torch.stack([levels.double(), frame_levels(waveform, self.decoder.pool)])
         sums, self.sums = map(
             torch.from_numpy, scipy.signal.lfilter([1], [1, -fade], powers, zi=self.sums)
@@ -130,7 +152,12 @@ class Postfilter:
         gain = (10 * (heard / made).log10()).clamp(-MOST, MOST)
         before, self.gain = _before(self.gain, gain)
         decibels = torch.lerp(before[:, None], gain[:, None], self.ramp)
-        return waveform * 10 ** (decibels.flatten() / 20)
+        return (waveform * 10 ** (decibels.flatten() / 20)).clamp(-1, 1).float()
+
+
+def _ramp(pool: int) -> Tensor:
+    """Return how far, in each sample of a frame, one frame's filter or gain is this one's."""
+    return (torch.arange(1, pool + 1).double() / min(FADE, pool)).clamp(max=1)
 
 
 def _before(last: Tensor | None, these: Tensor) -> tuple[Tensor, Tensor]:

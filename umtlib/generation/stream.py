@@ -12,7 +12,7 @@ from umtlib.errors import ConfigError
 from umtlib.generation import State, generate
 from umtlib.generation.chunks import RATE, frame_levels
 from umtlib.generation.encoding import encode
-from umtlib.generation.postfilter import Postfilter
+from umtlib.generation.postfilter import Level, Postfilter
 from umtlib.translator import MusicTranslator
 
 HOP = 4  # latent frames per step: 0.2 s; fewer cost more, as each step encodes its surroundings too
@@ -67,11 +67,11 @@ def stream(
     """
     if to not in model.domains:
         raise ConfigError(f"unknown domain {to!r}; this model has {', '.join(model.domains)}")
-    state, postfilter = State(), Postfilter(model, to)
+    state, postfilter, level = State(), Postfilter(model, to), Level(model.decoders[to])
     for latent, heard in encode_blocks(model, blocks, hop, options.get("dtype")):
         codes = generate(model.decoders[to], latent, state=state, **options)
         levels = frame_levels(model.to_waveform(heard), model.config.encoder.pool)
-        yield postfilter(codes[0], latent, levels)[: len(heard)]
+        yield level(postfilter(codes[0], latent), levels)[: len(heard)]
 
 
 def encode_blocks(
