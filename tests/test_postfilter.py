@@ -1,6 +1,7 @@
 """Each frame nearer to the spectrum that its latent calls for; all of it as loud as the input."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,26 @@ def test_a_frame_goes_most_of_the_way_to_the_level_that_is_called_for(output, po
     assert change.numpy() == pytest.approx(expected, abs=0.05)
 
 
+@pytest.mark.parametrize(("kind", "most"), [(tone, -4), (noise, -25)])
+def test_what_is_as_called_for_stays_as_it_is(model, pool, monkeypatch, kind, most):
+    """Called for by the spectrum that envelopes learn, of which no sample is taken for silence."""
+    codes = mulaw.encode(kind(50 * pool))
+    called = prediction.log_spectrum(codes[None], pool)
+    monkeypatch.setattr(model.decoders[TO].envelope, "exactly", lambda z: called.double())
+    made = Postfilter(model, TO)(codes, torch.zeros(1, 1, 50))[pool:-pool]
+    plain = mulaw.decode(codes)[pool:-pool]
+    assert abs(20 * math.log10(made.std() / plain.std())) < 0.4
+    assert 20 * math.log10((made - plain).std() / plain.std()) < most
+
+
+def test_short_frames_stay_as_they_are(monkeypatch):
+    small = config.preset("small").model
+    short = replace(small, encoder=replace(small.encoder, pool=400))
+    codes, model = torch.randint(256, (1_200,)), build(short)
+    made = Postfilter(model, TO)(codes, torch.zeros(1, small.encoder.latent, 3))
+    assert torch.equal(made, mulaw.decode(codes))
+
+
 def test_each_frequency_has_its_own_gain(output, pool):
     wanted = 12 * torch.sigmoid((torch.arange(BINS) - BINS / 2) / 4)  # from the middle on
     filtered, codes, latent = output(wanted.expand(40, -1), noise(40 * pool))
@@ -160,6 +181,7 @@ def test_in_the_long_run_the_output_is_as_loud_as_the_input(model, pool, amplitu
     made = Level(model.decoders[TO])(waveform, torch.full((200,), audio.LEVEL**2))
     levels = loudness(made, pool)
     assert levels[-1].item() == pytest.approx(-20, abs=0.7)
+    assert levels[20].item() == pytest.approx(-20, abs=4)
     assert levels.diff().abs().max() < abs(loudness(waveform, pool)[0] + 20) / 4
 
 
@@ -174,13 +196,20 @@ def test_a_long_pause_is_not_filled_with_noise(model, pool):
     """A room is heard for a minute where next to nothing is made: that is not made as loud."""
     waveform = noise(1_200 * pool, 0.001)
     made = Level(model.decoders[TO])(waveform, torch.full((1_200,), 10**-4.5))
-    assert (loudness(made, pool) - loudness(waveform, pool)).max() < 7
+    assert (loudness(made, pool) - loudness(waveform, pool)).max() < 9
 
 
 def test_what_is_too_loud_for_a_file_is_clipped(output, pool):
     filtered, codes, latent = output([20.0, 20.0], tone(2 * pool, amplitude=0.9))
-    made = filtered(codes, latent)
+    made = Level(filtered.decoder)(filtered(codes, latent), None)
     assert made.abs().max() == 1.0 and made.dtype == torch.float32
+
+
+def test_what_is_too_loud_for_a_moment_is_not_clipped_first(model, output, pool):
+    filtered, codes, latent = output([20.0] * 20, tone(20 * pool, amplitude=0.5))
+    made = Level(filtered.decoder)(filtered(codes, latent), torch.full((20,), audio.LEVEL**2))
+    crest = made[-pool:].abs().max() / made[-pool:].std()
+    assert crest.item() == pytest.approx(math.sqrt(2), rel=0.02)
 
 
 def test_silence_stays_silence(output, pool):

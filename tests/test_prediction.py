@@ -75,12 +75,6 @@ def test_a_decoder_is_damped_when_it_hears_itself():
     assert torch.equal(sharp, prediction.fit(decoder.envelope.exactly(latent), 32, 1e-4))
 
 
-def test_the_power_of_a_spectrum_is_that_of_its_signal():
-    codes = codes_of(220, noise=0.1, samples=200 * POOL)
-    found = prediction.power(prediction.log_spectrum(codes, POOL)).mean()
-    assert found.item() == pytest.approx(0.2**2 / 2 + 0.1**2, rel=0.02)
-
-
 @pytest.mark.parametrize("kind", ["flat", "low", "two lines", "random"])
 def test_what_is_predicted_dies_away(kind):
     """The predictor fed with its own predictions never grows: its poles are inside the circle."""

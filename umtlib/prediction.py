@@ -125,11 +125,6 @@ def fit(log_power: Tensor, order: int, white_noise: float = WHITE_NOISE) -> Tens
     return torch.cholesky_solve(wanted[..., None], factor)[..., 0].flip(-1)
 
 
-def power(log_power: Tensor) -> Tensor:
-    """Return the mean square of a signal with a given spectrum: of (..., BINS) shape (...)."""
-    return torch.fft.irfft(log_power.exp())[..., 0]
-
-
 def to_code(prediction: Tensor) -> Tensor:
     """Return the nearest code of a predicted amplitude, int64."""
     return torch.bucketize(prediction, thresholds().to(prediction.device))

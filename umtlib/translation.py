@@ -199,6 +199,8 @@ def decode(
 ) -> dict[str, np.ndarray]:
     """Generate the audio of several domains together from one latent.
 
+    It is as loud as it comes: there need not be a recording that the latent was made of.
+
     Parameters
     ----------
     model : MusicTranslator
@@ -253,7 +255,7 @@ def pieces(
     names : sequence of str
         Domains of the model.
     heard : Heard
-        The recording; it needs `levels` only if it is to be cut.
+        The recording. Without `levels` it cannot be cut, nor the result be made as loud.
     chunked, temperature, seed, backend, dtype, progress
         As in `translate`.
 
@@ -266,14 +268,13 @@ def pieces(
         through all domains together, chunked generation through one after the other.
     """
     make = _chunked if chunked else _exact
-    pool, ends = model.config.encoder.pool, {name: Level(model.decoders[name]) for name in names}
-    starts = dict.fromkeys(names, 0)
+    pool, starts = model.config.encoder.pool, dict.fromkeys(names, 0)
+    level_of = {name: Level(model.decoders[name]) for name in names}
     for name, piece in make(model, names, heard, temperature, seed, backend, dtype, progress):
-        start = starts[name]
-        starts[name] += len(piece)
-        if heard.levels is not None:
-            piece = ends[name](piece, heard.levels[start // pool : starts[name] // pool])
-        yield name, piece[: heard.samples - start].numpy()
+        start, end = starts[name], starts[name] + len(piece)
+        levels = None if heard.levels is None else heard.levels[start // pool : end // pool]
+        yield name, level_of[name](piece, levels)[: heard.samples - start].numpy()
+        starts[name] = end
 
 
 def _exact(model, names, heard, temperature, seed, backend, dtype, progress):

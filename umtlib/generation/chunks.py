@@ -134,7 +134,8 @@ def generate_long(
     Yields
     ------
     Tensor
-        float32 waveform in [-1, 1] of the next stretch, shape (frames * pool,).
+        The waveform of the next stretch, float32, shape (frames * pool,); where one fades into
+        another, peaks may add up.
     """
     threads = thread_count(threads)
     pool, cuts = decoder.pool, plan(decoder, levels, seconds)
@@ -170,4 +171,4 @@ def _joined(tail: Tensor | None, audio: Tensor) -> Tensor:
         return audio
     angle = (torch.arange(len(tail)) + 0.5) / len(tail) * (math.pi / 2)
     mixed = tail * angle.cos() + audio[: len(tail)] * angle.sin()
-    return torch.cat([mixed.clamp(-1, 1), audio[len(tail) :]])  # constant power: peaks may add up
+    return torch.cat([mixed, audio[len(tail) :]])

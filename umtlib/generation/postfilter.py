@@ -7,8 +7,8 @@ spectrum that it has to the one that is called for; the decoder does not hear it
 in the same places: what lies between them errs less than either.
 
 From a sound unlike those of the training, a whistle's for one, it is also read wrongly how loud all
-of it shall be. All training audio has one level, and all input is brought to it. So in the long run
-the output is made as loud as the input.
+of it shall be. All training audio has one level, and `umtlib.translate` brings its input to it. So
+in the long run the output is made as loud as the input.
 
 Postfilters made decoded speech cleaner first (Chen and Gersho 1995, "Adaptive postfiltering for
 quality enhancement of coded speech"). Not in the paper; nothing is done where decoders have no
@@ -17,6 +17,7 @@ prediction. Notebook: ``02_the_network``.
 
 import math
 
+import numpy as np
 import scipy.signal
 import torch
 import torch.nn.functional as F
@@ -30,21 +31,27 @@ from umtlib.prediction import SPAN
 from umtlib.translator import MusicTranslator
 
 STRENGTH = 0.7  # of the way between the two spectra, in decibels
-MOST = 20.0  # decibels of gain, up or down: of a frequency, and then of a frame
-COEFFICIENTS = 300  # of the gain's cepstrum, fading out: partials 53 Hz apart still get their own
+MOST = 20.0  # decibels, up or down, of the filter at any frequency; as much again of the level
+COEFFICIENTS = 300  # of the filter's cepstrum, fading: detail of 107 Hz is halved, of 53 Hz lost
+SHORTEST = 3 * SPAN // 4  # samples of a frame that is filtered: see `Postfilter`
 FADE = 200  # samples in which a frame's filter and gain become the next one's: 12.5 ms
-LONG_RUN = 4.0  # seconds after which a frame's power counts for 1 / e
-AT_FIRST = 6.0  # frames of training audio's power that input and output are held to begin with
-ALWAYS = 0.1  # and that are added to both, so that a pause does not decide how loud it goes on
+LONG_RUN = 10.0  # seconds after which what was heard and made counts for 1 / e
+AT_FIRST = 0.05  # seconds at the training audio's level that count as heard and made before
+ALWAYS = 0.005  # and that are added to both, so that a pause does not decide how loud it goes on
 
 
 def filtered(model: MusicTranslator, domain: str, codes: Tensor, latent: Tensor) -> Tensor:
-    """Turn the codes of a whole output, or of one that begins here, into a waveform."""
+    """Filter all of an output; it is still to be made as loud as the input. See `Postfilter`."""
     return Postfilter(model, domain)(codes, latent)
 
 
 class Postfilter:
     """Turns the codes of one output into a waveform, piece after piece, without delay.
+
+    What a frame sounds like is measured when it ends, so the last samples of the window are taken
+    for silence. Of a frame of 800 samples these are the 112 that count least (0.3 dB of a
+    pure tone). Of a shorter one they are too many (at 400 samples 2 dB): frames under `SHORTEST`
+    stay as they are.
 
     Parameters
     ----------
@@ -76,19 +83,20 @@ class Postfilter:
         Returns
         -------
         Tensor
-            float32 in [-1, 1], shape (F * pool,).
+            float32, shape (F * pool,). Peaks may exceed 1 until `Level` has limited them.
         """
         waveform = self.model.to_waveform(codes)
-        if not self.decoder.config.prediction or not len(codes):
+        able = self.decoder.config.prediction and self.decoder.pool >= SHORTEST
+        if not able or not len(codes):
             return waveform
         waveform = waveform.double()
         called = self.decoder.envelope.exactly(latent)[0].cpu()
         gain = 10 / math.log(10) * STRENGTH * (called - self._made(waveform))
         response = minimum_phase(gain.clamp(-MOST, MOST))
-        return self._filter(waveform, response).clamp(-1, 1).float()
+        return self._filter(waveform, response).float()
 
     def _made(self, waveform: Tensor) -> Tensor:
-        """Return the log power spectrum of each frame, as if silence followed it; (F, BINS)."""
+        """Return the log power spectrum of each frame, (F, BINS), as if silence followed it."""
         known = torch.cat([self.past, waveform])
         frames = known.unfold(0, len(self.past) + self.decoder.pool, self.decoder.pool)
         self.past = known[len(waveform) :]
@@ -112,7 +120,10 @@ class Postfilter:
 
 
 class Level:
-    """Keeps one output as loud as its input in the long run, piece after piece.
+    """Makes one output as loud as its input in the long run, piece after piece.
+
+    The gain follows the powers of all that was heard and made so far, so an output that comes much
+    too softly swells in its first second.
 
     Parameters
     ----------
@@ -123,32 +134,32 @@ class Level:
     def __init__(self, decoder: Decoder):
         self.decoder, self.ramp = decoder, _ramp(decoder.pool)
         self.gain: Tensor | None = None  # decibels, of the last frame, shape (1,)
-        self.sums = torch.full((2, 1), AT_FIRST * LEVEL**2, dtype=torch.float64)  # of powers
+        self.energies = np.full((2, 1), AT_FIRST * LEVEL**2)  # heard and made, fading
 
-    def __call__(self, waveform: Tensor, levels: Tensor) -> Tensor:
+    def __call__(self, waveform: Tensor, levels: Tensor | None) -> Tensor:
         """Return the waveform of the next latent frames, as loud as it shall be.
 
         Parameters
         ----------
         waveform : Tensor
-            float32 in [-1, 1], shape (F * pool,), on the CPU.
-        levels : Tensor
-            Power of the input in these frames, shape (F,), on the CPU.
+            float32, shape (F * pool,), on the CPU.
+        levels : Tensor or None
+            Power of the input in these frames, shape (F,), on the CPU. If it is not known, or the
+            decoder has no prediction, peaks are limited and nothing else is done.
 
         Returns
         -------
         Tensor
             float32 in [-1, 1], shape (F * pool,).
         """
-        if not self.decoder.config.prediction or not len(waveform):
-            return waveform
-        fade = math.exp(-self.decoder.pool / SAMPLE_RATE / LONG_RUN)
-        waveform = waveform.double()
+        if levels is None or not self.decoder.config.prediction or not len(waveform):
+            return waveform.clamp(-1, 1)
+        waveform, seconds = waveform.double(), self.decoder.pool / SAMPLE_RATE
         powers = torch.stack([levels.double(), frame_levels(waveform, self.decoder.pool)])
-        sums, self.sums = map(
-            torch.from_numpy, scipy.signal.lfilter([1], [1, -fade], powers, zi=self.sums)
+        energies, self.energies = scipy.signal.lfilter(
+            [seconds], [1, -math.exp(-seconds / LONG_RUN)], powers.numpy(), zi=self.energies
         )
-        heard, made = sums + ALWAYS * LEVEL**2
+        heard, made = torch.from_numpy(energies) + ALWAYS * LEVEL**2
         gain = (10 * (heard / made).log10()).clamp(-MOST, MOST)
         before, self.gain = _before(self.gain, gain)
         decibels = torch.lerp(before[:, None], gain[:, None], self.ramp)
