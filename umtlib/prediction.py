@@ -66,10 +66,10 @@ def log_spectrum(codes: Tensor, pool: int) -> Tensor:
     """
     around = SPAN - pool
     padded = F.pad(mulaw.decode(codes), (around // 2, around - around // 2))
-    return log_power(padded.unfold(1, SPAN, pool))
+    return log_periodogram(padded.unfold(1, SPAN, pool))
 
 
-def log_power(segments: Tensor) -> Tensor:
+def log_periodogram(segments: Tensor) -> Tensor:
     """Return the log power spectra, (..., BINS), of segments of a waveform, (..., SPAN)."""
     window = torch.hann_window(SPAN, dtype=segments.dtype, device=segments.device)
     spectrum = torch.fft.rfft(segments * window)

@@ -100,7 +100,7 @@ class Postfilter:
         known = torch.cat([self.past, waveform])
         frames = known.unfold(0, len(self.past) + self.decoder.pool, self.decoder.pool)
         self.past = known[len(waveform) :]
-        return prediction.log_power(F.pad(frames, (0, SPAN - frames.shape[1])))
+        return prediction.log_periodogram(F.pad(frames, (0, SPAN - frames.shape[1])))
 
     def _filter(self, waveform: Tensor, response: Tensor) -> Tensor:
         """Convolve every frame with its response; its beginning fades from the last one's."""
@@ -111,10 +111,10 @@ class Postfilter:
             + torch.fft.rfft(frames * (1 - self.ramp), 2 * SPAN) * torch.fft.rfft(before, 2 * SPAN)
         )
         rows = len(self.ringing) + 1  # that a frame sounds in, its own and later ones
-        spread = F.pad(spread, (0, max(0, rows * pool - 2 * SPAN)))[:, : rows * pool]
+        spread = F.pad(spread, (0, rows * pool - 2 * SPAN)).unflatten(1, (rows, pool))
         made = F.pad(self.ringing, (0, 0, 0, len(frames)))
         for row in reversed(range(rows)):  # what is older is added first, in pieces as in the whole
-            made[row : row + len(frames)] += spread.unflatten(1, (rows, pool))[:, row]
+            made[row : row + len(frames)] += spread[:, row]
         made, self.ringing = made[: len(frames)], made[len(frames) :]
         return made.flatten()
 
