@@ -9,6 +9,8 @@ INPUT ?= data/examples/whistle.wav
 OUT ?= outputs
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests go to whichever process is free; a notebook's cells, in order, to one.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 IS_NEW := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -20,7 +22,8 @@ demo: $(VENV)/.installed
 	$(BIN)/umt translate "$(INPUT)" --out "$(OUT)"
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env tests umtlib $(wildcard notebooks/*.ipynb)
+	$(PYTEST) --dist worksteal tests umtlib
+	$(PYTEST) --dist loadfile --nbval-lax --nbval-current-env $(wildcard notebooks/*.ipynb)
 
 lint: $(BIN)/ruff
 	$(BIN)/ruff check .

@@ -4,10 +4,12 @@
 
     python docs/card.py publish RUN   # a run's newest checkpoint becomes the shipped model
     umt evaluate --model six-domains-small --data data/mini --out docs/report
+    umt evaluate --model six-domains-small --data corpora/six-domains --out docs/report-all
     python docs/card.py
 
 ``publish`` also keeps what the run's log says, in ``docs/training.json``. Every number in both
-texts comes from there and from ``docs/report``; ``tests/test_card.py`` fails if they differ.
+texts comes from there and from the two reports; ``tests/test_card.py`` fails if they differ. Of the
+second report, which takes about an hour, neither rows nor pictures are kept.
 """
 
 import json
@@ -22,6 +24,7 @@ from umtlib.evaluation.tables import markdown
 
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "docs" / "report" / "report.json"
+WHOLE = ROOT / "docs" / "report-all" / "report.json"
 TRAINING = ROOT / "docs" / "training.json"
 MODEL = ROOT / "umtlib" / "pretrained" / "six-domains-small"
 BEGIN, END = "<!-- from docs/card.py -->\n", "\n<!-- end -->"
@@ -29,10 +32,10 @@ BEGIN, END = "<!-- from docs/card.py -->\n", "\n<!-- end -->"
 
 def main() -> None:
     """Write the texts."""
-    report, training = (json.loads(path.read_text("utf-8")) for path in (REPORT, TRAINING))
-    (MODEL / "README.md").write_text(card(report, training), encoding="utf-8")
-    readme = ROOT / "README.md"
-    readme.write_text(inserted(readme.read_text("utf-8"), expectations(report)), encoding="utf-8")
+    measured = [json.loads(path.read_text("utf-8")) for path in (REPORT, WHOLE, TRAINING)]
+    (MODEL / "README.md").write_text(card(*measured), encoding="utf-8")
+    readme, text = ROOT / "README.md", expectations(measured[1])
+    readme.write_text(inserted(readme.read_text("utf-8"), text), encoding="utf-8")
 
 
 def publish(run: Path) -> None:
@@ -55,13 +58,13 @@ def inserted(readme: str, text: str) -> str:
     return before + BEGIN + text + END + rest.partition(END)[2]
 
 
-def targets(report: dict) -> str:
-    """Return what the project set itself to reach, as a table."""
-    rows = [(t["target"], t["wanted"], t["reached"], t["truth"], {True: "yes", False: "no", None: None}[t["met"]])
-            for t in report["results"]["targets"]]  # fmt: skip
-    return markdown(
-        ("held-out paired excerpts", "wanted", "reached", "the true rendering", "met"), rows
-    )
+def targets(report: dict, whole: dict) -> str:
+    """Return what the project set itself to reach, as a table; met or not on all excerpts."""
+    rows = [(a["target"], a["wanted"], b["reached"], a["reached"], a["truth"], "yes" if a["met"] else "no")
+            for a, b in zip(whole["results"]["targets"], report["results"]["targets"], strict=True)]  # fmt: skip
+    few, many = (some["results"]["excerpts"] for some in (report, whole))
+    columns = ("wanted", f"{few} that ship", f"all {many}", "the true rendering, all", "met, all")
+    return markdown(("held-out paired excerpts", *columns), rows)
 
 
 def expectations(report: dict) -> str:
@@ -73,20 +76,21 @@ def expectations(report: dict) -> str:
     return f"""
 The shipped model is small, learned from rendered scores and was trained on one processor core in an hour. **It follows
 the notes, chords included; the sound moves towards the target and does not always arrive**: an independent recogniser calls {called["translation"]["accuracy"]:.0%} of the translations their target (chance: 17 %, true renderings: {called["truth"]["accuracy"]:.0%}). On the
-{report["results"]["excerpts"]} shipped test excerpts, averaged over all pairs of source and target, at temperature {report["temperature"]}:
+{report["results"]["excerpts"]} held-out test excerpts, averaged over all pairs of source and target, at temperature {report["temperature"]}:
 
 {markdown(("", "our model", "untranslated", "another piece", "true rendering"), rows)}
 
 `chroma`, `note_f` and `frame_f` ask for the notes (more is better), `log_mel` and `timbre` for the
-distance to the true rendering (less is better). The full report with the paper's tables is
-[docs/report/report.md](docs/report/report.md), and the targets that we set ourselves, with those that are missed, are in
+distance to the true rendering (less is better). The report with the paper's tables is
+[docs/report-all/report.md](docs/report-all/report.md), that on the excerpts that ship
+[docs/report/report.md](docs/report/report.md); the targets that we set ourselves, with those that are missed, are in
 the model's [card](umtlib/pretrained/six-domains-small/README.md)."""
 
 
-def card(report: dict, training: dict) -> str:
+def card(report: dict, whole: dict, training: dict) -> str:
     """Return the card of the model."""
     last = training["validation"][-1]
-    missed = 1 - report["results"]["recogniser"]["translation"]["by_domain"]["beethoven_piano"]
+    missed = 1 - whole["results"]["recogniser"]["translation"]["by_domain"]["beethoven_piano"]
     rows = [(name, last["nats"][name], last["nats_wrong_latent"][name]) for name in last["nats"]]
     curve = [(line["step"], *line["nats"].values()) for line in training["validation"]]
     return f"""# six-domains-small
@@ -121,9 +125,10 @@ Held-out nats by step:
 
 ## Targets
 
-Measured by `umt evaluate --data data/mini --temperature {report["temperature"]}`; everything else that it found is in `docs/report`.
+Measured by `umt evaluate --data corpora/six-domains --temperature {whole["temperature"]}`, about an hour on two cores, on all excerpts of the test set, and with
+`--data data/mini`, ten minutes, on those that ship, which are others. Everything else that it found is in `docs/report-all` and `docs/report`.
 
-{targets(report)}
+{targets(report, whole)}
 
 ## Limits
 

@@ -21,18 +21,19 @@ def card():
 
 @pytest.fixture(scope="module")
 def measured(card):
-    return [json.loads(path.read_text("utf-8")) for path in (card.REPORT, card.TRAINING)]
+    paths = (card.REPORT, card.WHOLE, card.TRAINING)
+    return [json.loads(path.read_text("utf-8")) for path in paths]
 
 
 def test_texts_are_those_of_the_measurements(card, measured):
-    report, training = measured
     readme = (ROOT / "README.md").read_text("utf-8")
-    assert card.inserted(readme, card.expectations(report)) == readme
-    assert (card.MODEL / "README.md").read_text("utf-8") == card.card(report, training)
+    assert card.inserted(readme, card.expectations(measured[1])) == readme
+    assert (card.MODEL / "README.md").read_text("utf-8") == card.card(*measured)
 
 
 def test_measurements_are_of_this_version_and_model(measured):
-    report, training = measured
-    assert report["umtlib"] == umtlib.__version__
-    assert report["model"] == "six-domains-small"
+    *reports, training = measured
+    for report in reports:
+        assert report["umtlib"] == umtlib.__version__
+        assert report["model"] == "six-domains-small"
     assert set(training["validation"][-1]["nats"]) == set(umtlib.load().domains)

@@ -30,7 +30,8 @@ from umtlib.translator import build
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(regression, "STEPS", 100)
+    monkeypatch.setattr(regression, "STEPS", 50)
+    monkeypatch.setattr(pretraining, "CLASSIFIER_STEPS", 50)
 
 
 def quick(**changes):
@@ -138,8 +139,9 @@ def test_the_game_hides_the_domain(corpus):
     assert lost[20.0] > lost[0.0] + 0.3
 
 
-def test_the_classifier_ends_with_all_that_the_latent_tells(corpus):
+def test_the_classifier_ends_with_all_that_the_latent_tells(corpus, monkeypatch):
     """These two domains cannot be hidden from it in a few steps."""
+    monkeypatch.setattr(pretraining, "CLASSIFIER_STEPS", 400)
     model, config = pretrained(corpus)
     others = batches(corpus, replace(config, seed=1))
     right = [

@@ -233,30 +233,29 @@ def translate_pairs(
     dict
         From (excerpt's id, domain) to float32 waveforms, shape (T,).
     """
-    made = {}
+    made, domains, pool = {}, domains or model.domains, model.config.encoder.pool
     groups = [pairs[first : first + _STREAMS] for first in range(0, len(pairs), _STREAMS)]
-    jobs = list(product(groups, domains or model.domains))
-    for place, (group, domain) in enumerate(jobs):
+    for place, group in enumerate(groups):
         sounds = [audio.level(pair.audio() / np.float32(32_768)) for pair in group]
         heard = [translation.hear(model, [sound], len(sound)) for sound in sounds]
         # Excerpts of one corpus are equally long; a shorter one ends in silence.
         frames = max(one.latent.shape[2] for one in heard)
-        padded = [F.pad(one.latent, (0, frames - one.latent.shape[2])) for one in heard]
-        uniforms = draw_uniforms(
-            1, frames * model.config.encoder.pool, torch.Generator().manual_seed(seed), State()
-        )
-        codes = generate(
-            model.decoders[domain], torch.cat(padded), uniforms=uniforms.repeat(len(group), 1),
-            temperature=temperature, backend=backend,
-            progress=lambda done, place=place, length=uniforms.shape[1]: _tell(
-                progress, "translating", 100 * place + 100 * done // length, 100 * len(jobs)
-            ),
-        )  # fmt: skip
-        for pair, one, row in zip(group, heard, codes, strict=True):
-            row = row[: len(one.levels) * model.config.encoder.pool]
-            waveform = filtered(model, domain, row, one.latent)
-            waveform = Level(model.decoders[domain])(waveform, one.levels)
-            made[pair.id, domain] = waveform[: one.samples].numpy()
+        latent = torch.cat([F.pad(one.latent, (0, frames - one.latent.shape[2])) for one in heard])
+        length = frames * pool
+        uniforms = draw_uniforms(1, length, torch.Generator().manual_seed(seed), State())
+        for turn, domain in enumerate(domains, start=place * len(domains)):
+            codes = generate(
+                model.decoders[domain], latent, uniforms=uniforms.repeat(len(group), 1),
+                temperature=temperature, backend=backend,
+                progress=lambda done, turn=turn, length=length: _tell(
+                    progress, "translating", 100 * turn + 100 * done // length,
+                    100 * len(groups) * len(domains),
+                ),
+            )  # fmt: skip
+            for pair, one, row in zip(group, heard, codes, strict=True):
+                waveform = filtered(model, domain, row[: len(one.levels) * pool], one.latent)
+                waveform = Level(model.decoders[domain])(waveform, one.levels)
+                made[pair.id, domain] = waveform[: one.samples].numpy()
     return made
 
 
