@@ -222,6 +222,7 @@ def test_a_missing_barrier_is_seen(monkeypatch, gpu, folder, number):
 SANITIZERS = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize(
     "per_block, right, wrong, said",

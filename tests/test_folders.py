@@ -275,6 +275,7 @@ def test_processes_that_cannot_start_are_not_blamed_on_the_files(tmp_path):
     assert not (tmp_path / "out" / SKIPPED).exists()
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work_through_the_file_system(tmp_path):
     songs(tmp_path / "a", 7)
     songs(tmp_path / "b", 4, rate=8_000)

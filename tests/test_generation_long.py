@@ -286,6 +286,7 @@ print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
 """
 
 
+@pytest.mark.slow
 def test_memory_hardly_grows_with_the_length(blink_folder, tmp_path):
     """The peak of two lengths, both of more stretches than are made at a time."""
     peaks = []

@@ -18,6 +18,8 @@ from umtlib import native
 from umtlib.errors import NativeError
 from umtlib.generation import cpu
 
+pytestmark = pytest.mark.slow
+
 X86 = platform.machine() in ("x86_64", "AMD64")
 EMULATED = """
 template <class Sum, class Bytes>

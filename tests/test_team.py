@@ -22,6 +22,8 @@ from umtlib.batches import Crops
 from umtlib.corpora.corpus import Corpus
 from umtlib.errors import TrainingError
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})

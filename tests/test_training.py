@@ -392,6 +392,7 @@ def number(folder):
     return int(folder.name[5:])
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_as_if_nothing_had_happened(corpus, tmp_path):
     process = in_subprocess(corpus, tmp_path / "killed", 10_000)
     wait_for_step(process, 6)  # it has saved step 4, and goes on while we kill it
@@ -447,6 +448,7 @@ runs.train({corpus!r}, {start!r}, blink(average=0.9), 12, resume=True, pace=PACE
 """
 
 
+@pytest.mark.slow
 def test_killed_anywhere_inside_a_save(corpus, tmp_path):
     whole = run(corpus, tmp_path / "whole", 12)
     for steps in (8, 11):
@@ -477,6 +479,7 @@ def test_what_a_kill_left_of_a_save_is_removed_by_the_next(corpus, tmp_path):
     assert names == ["step-00000004", "step-00000008"]
 
 
+@pytest.mark.slow
 def test_full_disk_keeps_the_previous_checkpoint(corpus, tmp_path):
     """The disk takes the first part of a file; the rest is refused."""
     run(corpus, tmp_path / "run", 4)
@@ -508,6 +511,7 @@ def test_damaged_checkpoint_is_refused_by_name_and_the_previous_used(
         assert torch.equal(run(corpus, tmp_path / "run", 8, resume=True), whole)
 
 
+@pytest.mark.slow
 def test_damaged_checkpoint_is_named_on_stderr(corpus, tmp_path):
     whole = run(corpus, tmp_path / "run", 8)
     with (tmp_path / "run" / "step-00000008" / checkpoint.WEIGHTS).open("r+b") as file:
@@ -519,6 +523,7 @@ def test_damaged_checkpoint_is_named_on_stderr(corpus, tmp_path):
     assert torch.equal(weights(checkpoint.load(tmp_path / "run" / "step-00000008")), whole)
 
 
+@pytest.mark.slow
 def test_run_that_is_never_finite_stops_and_saves_nothing(corpus, tmp_path):
     process = in_subprocess(corpus, tmp_path / "run", 50, settings={"learning_rate": 1e30})
     complaint = process.communicate(timeout=120)[1]
@@ -550,6 +555,7 @@ def test_another_number_of_threads_is_said_to_matter(corpus, tmp_path):
         torch.set_num_threads(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("received", [signal.SIGTERM, signal.SIGINT])
 def test_stop_signal_saves_once_and_exits(corpus, tmp_path, received):
     process = in_subprocess(corpus, tmp_path / "run", 10_000)
