@@ -422,6 +422,7 @@ def process(work, blink_folder, monkeypatch):
     return start
 
 
+@pytest.mark.slow
 def test_as_a_command(process):
     soundfile.write("in.wav", tone(), 16_000)
     good = process("in.wav", "--to", "drum")
@@ -433,6 +434,7 @@ def test_as_a_command(process):
     assert complaint.startswith("umt: error: ")
 
 
+@pytest.mark.slow
 def test_ctrl_c(process):
     soundfile.write("in.wav", tone(60), 16_000)
     running = process("in.wav", "--backend", "reference")

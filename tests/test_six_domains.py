@@ -168,6 +168,7 @@ def test_a4_is_440_hertz(domain):
     assert abs(cents_off(samples[6000:30000], 440)) < 20
 
 
+@pytest.mark.slow
 @needs_fluidsynth
 def test_same_corpus_with_one_worker_or_two(tmp_path, monkeypatch):
     plan = six_domains.plan_tracks  # two domains are enough here

@@ -174,12 +174,13 @@ def test_killed_rank_ends_the_other(corpus, tmp_path):
 def test_torchrun_starts_a_team(corpus, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
                "-m", "umtlib.cli", "train", "--preset", "tiny", "--data", corpus,
-               "--out", tmp_path / "run", "--workers", "0", "--steps", "2"]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3_000:]
+               "--out", tmp_path / "run", "--workers", "0"]  # fmt: skip
+    for more in (["--steps", "1"], ["--steps", "2", "--resume"]):
+        done = subprocess.run(
+            [*command, *more], capture_output=True, text=True, timeout=300,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3_000:]
     folder = checkpoint.newest(tmp_path / "run")
     progress = json.loads((folder / runs.PROGRESS).read_text())
     assert (number(folder), progress["processes"]) == (2, 2)

@@ -12,7 +12,7 @@ PAPER = {
     "unseen": {
         "E": (0.76, 0.97), "M": (0.72, 0.95), "A": (0.75, 0.94), "network": (0.88, 0.98)},
 }  # fmt: skip
-_MET = {True: "yes", False: "no", None: None}
+MET = {True: "yes", False: "no", None: None}
 _DISTANCES = ("log_mel", "timbre")  # less is better
 
 
@@ -54,7 +54,7 @@ def _cell(value) -> str:
 
 
 def _targets(targets: Sequence[Mapping]) -> list[str]:
-    rows = [(t["target"], t["wanted"], t["reached"], t["truth"], _MET[t["met"]]) for t in targets]
+    rows = [(t["target"], t["wanted"], t["reached"], t["truth"], MET[t["met"]]) for t in targets]
     header = ("target", "wanted", "reached", "the true rendering reaches", "met")
     note = "Where the true rendering itself does not reach a target, no translator can."
     return ["## Targets", markdown(header, rows), note]
