@@ -1,5 +1,6 @@
 """The whole report, and that bad translators rank as a musician would rank them."""
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -144,6 +145,9 @@ def test_report_of_a_model(model, corner, tmp_path):
     pictures = {"truth.png", "recogniser.png", "systems.png"}
     assert names == {"report.json", "report.md", "rows.csv", *pictures}
     assert json.loads((tmp_path / "report" / "report.json").read_text()) == found
+    with (tmp_path / "report" / "rows.csv").open(newline="", encoding="utf-8") as file:
+        levels = [row["log_mel"] for row in csv.DictReader(file)]
+    assert levels == [f"{float(level):.5g}" for level in levels] and len({*levels}) > 10
     assert found["results"]["excerpts"] == 2
     assert 0 <= found["latent"]["probe"] <= 1
     assert 0 <= found["transcription"]["frame_f"] <= 1

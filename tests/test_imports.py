@@ -19,7 +19,7 @@ FLOORS = [
     {"encoder", "decoder", "classifier", "corpora"},
     {"translator"},
     {"checkpoint", "conversion", "official", "generation"},
-    {"losses", "batches", "regression", "pretraining", "training"},
+    {"losses", "batches", "regression", "judging", "pretraining", "training"},
     {"runs", "translation", "evaluation"},
     {"notebook", "bench", "doctor"},
     {"watching"},

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import DOMAINS
+from conftest import DOMAINS, assert_refused
 from torch.nn.utils import parameters_to_vector as weights
 
 from umtlib import (
     checkpoint,
     cli,
+    judging,
     losses,
     mulaw,
     prediction,
@@ -249,6 +250,123 @@ def test_a_new_domain_is_converted_by_a_spectrum_of_its_own(corpus, monkeypatch)
     pretraining.add_domain(model, own, config)
     assert len(seen) == len(own) and not any(torch.equal(first, then) for then in seen)
     assert not torch.equal(weights(new.parameters()), seen[-1])
+
+
+@pytest.fixture
+def finished(monkeypatch):
+    """A model as one loads it, frozen; a judge takes three steps."""
+    monkeypatch.setattr(judging, "STEPS", 3)
+    return build(quick().model, seed=1).requires_grad_(False)
+
+
+def changed(before, after):
+    """Names of the tensors in which two models differ."""
+    pairs = zip(before.state_dict().items(), after.state_dict().values(), strict=True)
+    return {name for (name, old), new in pairs if not torch.equal(old, new)}
+
+
+@pytest.mark.parametrize("way", ["fitted", "judged"])
+def test_refit_changes_one_envelope_and_nothing_else(corpus, finished, way):
+    before = copy.deepcopy(finished)
+    pretraining.refit(finished, Corpus(corpus), quick().training, **{way: [DOMAINS[1]]})
+    envelope = f"decoders.{DOMAINS[1]}.envelope."
+    assert changed(before, finished) == {
+        name for name in before.state_dict() if name.startswith(envelope)
+    }
+
+
+def test_a_judge_follows_the_fit_once_and_hears_all_latents(corpus, finished, monkeypatch):
+    """Those of the other domains, and the domain's own before and after a conversion."""
+    fits, shown, (first, second) = [], [], DOMAINS
+    fit = regression.fit_envelope
+
+    def noted(envelope, *rest):
+        fit(envelope, *rest)
+        fits.append((weights(envelope.parameters()).clone(), rest[2]))
+
+    def judge(envelope, *rest):
+        shown.append((weights(envelope.parameters()).clone(), *rest))
+
+    monkeypatch.setattr(regression, "fit_envelope", noted)
+    monkeypatch.setattr(judging, "sharpen", judge)
+    config = quick(seed=3).training
+    audio = [*pretraining.read(Corpus(corpus), finished, DOMAINS, config)]
+    own = pretraining._gather(finished.encoder, audio)
+    heard = pretraining.convert_all(copy.deepcopy(finished), own, 3)
+    plain, converted = (
+        {name: part.latent(finished.encoder) for name, part in kind.items()}
+        for kind in (own, heard)
+    )
+    pretraining.refit(finished, Corpus(corpus), config, [second], [second, second])
+    ((fitted, fit_seed),) = fits
+    ((begun, spectra, latents, foreign, pool, seed),) = shown
+    assert torch.equal(begun, fitted) and fit_seed == seed == 3 and pool == 200
+    assert torch.equal(spectra, own[second].spectra(200))
+    assert [z.tolist() for z in latents] == [plain[second].tolist(), converted[second].tolist()]
+    assert [z.tolist() for z in foreign] == [plain[first].tolist()]
+
+
+def test_refit_follows_from_the_seed(corpus, finished):
+    made = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(len(made))
+        made.append(copy.deepcopy(finished))
+        config = quick(seed=seed).training
+        pretraining.refit(made[-1], Corpus(corpus), config, DOMAINS, DOMAINS[:1])
+    assert not changed(made[0], made[1]) and changed(made[0], made[2])
+
+
+def test_the_command_refits_a_saved_model(umt, corpus, finished, tmp_path, monkeypatch):
+    asked, refit = [], pretraining.refit
+
+    def note(model, data, config, *names):
+        asked.append((config, *names))
+        refit(model, data, replace(config, crop=1_600, augment=False), *names)
+
+    monkeypatch.setattr(pretraining, "refit", note)
+    old, new = tmp_path / "old", tmp_path / "new"
+    checkpoint.save(finished, old)
+    command = ("refit", "--data", corpus, "--model", old, "--out", new, "--seed", 2)
+    first, second = DOMAINS
+    status, printed, _ = umt(*command, "--segments", 24, "--fit", first, "--judge", second)
+    assert status == 0 and str(new) in printed
+    expected = replace(preset("small").training, seed=2, pretraining_segments=24)
+    assert asked == [(expected, [first], [second])]
+    differ = changed(finished, checkpoint.load(new))
+    assert {name.split(".envelope.")[0] for name in differ} == {f"decoders.{d}" for d in DOMAINS}
+    # What is there already is refused before the work.
+    assert umt(*command, "--fit", first)[0] == 2 and len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "words"),
+    [
+        ({}, (), "--fit"),
+        ({}, ("--fit", "oboe"), "oboe"),
+        ({}, ("--judge", "oboe"), "oboe"),
+        ({}, ("--fit", DOMAINS[0], "--segments", 1), "pretraining_segments = 1"),
+        ({"prediction": 0}, ("--fit", DOMAINS[0]), "prediction 0"),
+        ({"front_end": "waveform"}, ("--fit", DOMAINS[0]), "'waveform'"),
+        ({"domains": DOMAINS[:1]}, ("--judge", DOMAINS[0]), "two domains"),
+        ({"domains": ("oboe", "bell")}, ("--fit", "bell"), "no 'train' track of domain"),
+    ],
+)
+def test_a_refit_that_cannot_be_is_refused(umt, corpus, tmp_path, changes, options, words):
+    model = quick().model
+    for part in ("encoder", "decoder"):
+        known = {k: v for k, v in changes.items() if hasattr(getattr(model, part), k)}
+        model = replace(model, **{part: replace(getattr(model, part), **known)})
+    model = replace(model, domains=changes.get("domains", DOMAINS))
+    checkpoint.save(build(model), tmp_path / "old")
+    out = tmp_path / "out"
+    command = ("refit", "--data", corpus, "--model", tmp_path / "old", "--out", out)
+    assert_refused(umt(*command, *options), words, out=out)
+
+
+def test_segments_must_hold_a_spectrum(corpus):
+    model, config = build(quick().model), replace(quick().training, crop=341)
+    with pytest.raises(ConfigError, match="crop = 341 must be at least 342"):
+        next(pretraining.read(Corpus(corpus), model, DOMAINS, config))
 
 
 def test_a_model_that_has_not_what_it_takes_is_refused():

@@ -344,6 +344,51 @@ def train(
     print(f"{folder}: translate with it by --model {out}")
 
 
+@app.command()
+def refit(
+    data: Annotated[Path, typer.Option(help="A corpus folder with all domains of the model.")],
+    out: NewFolder,
+    model: Model = "six-domains-small",
+    fit: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME", help="Fit this domain's map by least squares. May be repeated."
+        ),
+    ] = [],  # noqa: B006
+    judge: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            help="Train this domain's map before a judge, after --fit if both name it. May be "
+            "repeated.",
+        ),
+    ] = [],  # noqa: B006
+    segments: Annotated[
+        int, typer.Option(help="Audio: so many times 1.2 s, shared by the domains.", min=1)
+    ] = 3_600,
+    seed: Seed = 0,
+) -> None:
+    """Train maps from the latent to a domain's spectrum anew; all else in the model stays."""
+    from dataclasses import replace
+
+    import umtlib
+    from umtlib import checkpoint, config, pretraining
+    from umtlib.corpora.corpus import Corpus
+    from umtlib.errors import ConfigError
+
+    _keep_memory()
+    if not fit and not judge:
+        raise ConfigError("refit changes nothing without --fit or --judge and a domain's name")
+    if out.exists():
+        raise ConfigError(f"{out} exists; choose another --out")
+    loaded, corpus = umtlib.load(model), Corpus(data)
+    training = replace(config.preset("small").training, pretraining_segments=segments, seed=seed)
+    _check_writable(out.parent)
+    pretraining.refit(loaded, corpus, training, fit, judge)
+    checkpoint.save(loaded, out)
+    print(f"{out}: translate with it by --model {out}")
+
+
 def _preset_for(name: str, domains: Sequence[str]):
     from umtlib import config
 

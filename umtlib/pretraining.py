@@ -10,8 +10,8 @@ what it says. Not in the paper; preset ``small``. Notebook: ``03_training``.
 
 import copy
 import itertools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,11 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from umtlib import losses, prediction, regression
-from umtlib.batches import Batch
+from umtlib import judging, losses, prediction, regression
+from umtlib.batches import Batch, Crops, loader
 from umtlib.config import TrainingConfig
 from umtlib.conversion import convert
+from umtlib.corpora.corpus import Corpus
 from umtlib.encoder import Encoder
+from umtlib.errors import ConfigError
 from umtlib.training import autocast
 from umtlib.translator import MusicTranslator
 
@@ -60,6 +62,50 @@ class Segments:
         """Return the log power spectra of the clean audio, shape (N, F, BINS)."""
         parts = [prediction.log_spectrum(some.long(), pool) for some in self.target.split(32)]
         return torch.cat(parts)
+
+
+def read(
+    corpus: Corpus, model: MusicTranslator, names: Sequence[str], config: TrainingConfig
+) -> Iterator[Batch]:
+    """Yield what a pretraining hears: the same whenever it is asked for.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        With all the named domains.
+    model : MusicTranslator
+        Of its domains each has an equal share of the audio.
+    names : sequence of str
+        The domains to be read.
+    config : TrainingConfig
+        ``pretraining_segments``, ``crop``, the augmentation, ``seed``.
+
+    Yields
+    ------
+    Batch
+        A single segment, three crops long.
+
+    Raises
+    ------
+    ConfigError
+        With the first batch, as the next: if there is not a segment for each domain, or a segment
+        is shorter than the window of a spectrum.
+    TrainingError
+        If the corpus lacks a domain.
+    """
+    count = config.pretraining_segments // len(model.domains) * len(names)
+    if count < 1:
+        raise ConfigError(
+            f"pretraining_segments = {config.pretraining_segments} must be at least one for each "
+            f"of {len(model.domains)} domains"
+        )
+    longer = replace(config, crop=3 * config.crop, batch=1)
+    if longer.crop < prediction.SPAN:
+        raise ConfigError(f"crop = {config.crop} must be at least {-(-prediction.SPAN // 3)}")
+    crops = Crops(corpus, tuple(names), longer, "train", count)
+    device = next(model.parameters()).device
+    for batch in tqdm(loader(crops, range(count), 0), "reading", leave=False, disable=None):
+        yield batch.to(device)
 
 
 def pretrain(model: MusicTranslator, batches: Iterable[Batch], config: TrainingConfig) -> None:
@@ -101,6 +147,67 @@ def add_domain(model: MusicTranslator, batches: Iterable[Batch], config: Trainin
     own = _gather(model.encoder, batches)
     fit_envelopes(model, [own], config.seed)
     fit_envelopes(model, [own, convert_all(model, own, config.seed)], config.seed)
+
+
+def refit(
+    model: MusicTranslator,
+    corpus: Corpus,
+    config: TrainingConfig,
+    fitted: Collection[str] = (),
+    judged: Collection[str] = (),
+) -> None:
+    """Train envelopes of a finished model anew; all its other weights stay as they are.
+
+    Parameters
+    ----------
+    model : MusicTranslator
+        As for `pretrain`, and trained.
+    corpus : Corpus
+        With all domains of the model.
+    config : TrainingConfig
+        As for `read`.
+    fitted : collection of str
+        Domains whose envelopes are fitted by `regression.fit_envelope`: the hidden layer goes on
+        from what it is, the other begins anew.
+    judged : collection of str
+        Domains whose envelopes are then trained before a judge, by `judging.sharpen`.
+
+    Raises
+    ------
+    ConfigError
+        If the model has no such domain, prediction or filter bank, or no second domain for a
+        judge; or as `read` does.
+    TrainingError
+        If the corpus lacks a domain.
+    """
+    if unknown := sorted({*fitted, *judged} - {*model.domains}):
+        known = ", ".join(model.domains)
+        raise ConfigError(f"unknown domain {unknown[0]!r}; this model has {known}")
+    front_end, order = model.config.encoder.front_end, model.config.decoder.prediction
+    if front_end != "filterbank" or not order:
+        raise ConfigError(
+            f"a model with front_end {front_end!r} and prediction {order} cannot be refitted, only "
+            "one with 'filterbank' and a prediction, such as small"
+        )
+    if judged and len(model.domains) == 1:
+        raise ConfigError("a judge is for a model of two domains or more; this has one")
+    for name in {*fitted, *judged}:
+        model.decoders[name].envelope.requires_grad_(True)  # a model from a file is frozen
+    own = _gather(model.encoder, read(corpus, model, model.domains, config))
+    converted = convert_all(model, own, config.seed)
+    kinds = [{name: kind[name] for name in fitted} for kind in (own, converted)]
+    fit_envelopes(model, kinds, config.seed)
+    pool = model.config.encoder.pool
+    latents = {name: part.latent(model.encoder) for name, part in own.items()}
+    for name in dict.fromkeys(judged):
+        judging.sharpen(
+            model.decoders[name].envelope,
+            own[name].spectra(pool),
+            [latents[name], converted[name].latent(model.encoder)],
+            [latents[other] for other in model.domains if other != name],
+            pool,
+            config.seed,
+        )
 
 
 def _gather(encoder: Encoder, batches: Iterable[Batch]) -> dict[str, Segments]:

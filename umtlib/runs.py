@@ -28,10 +28,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from umtlib import checkpoint, losses, pretraining
-from umtlib.batches import Batch, Crops, loader
+from umtlib.batches import Crops, loader
 from umtlib.config import Preset, TrainingConfig, from_json, to_json
 from umtlib.corpora.corpus import Corpus
 from umtlib.errors import CheckpointError, ConfigError, TrainingError
@@ -165,18 +164,9 @@ def _begin(state: State, config: TrainingConfig, corpus: Corpus, initial: MusicT
         model.load_state_dict(initial.state_dict())
     if config.pretraining_steps and (config.only or initial is None):
         fit = pretraining.add_domain if config.only else pretraining.pretrain
-        fit(model, _to_fit(state, config, corpus), config)
+        names = (config.only,) if config.only else model.domains
+        fit(model, pretraining.read(corpus, model, names, config), config)
     state.average.load_state_dict(model.state_dict())
-
-
-def _to_fit(state: State, config: TrainingConfig, corpus: Corpus) -> Iterator[Batch]:
-    """Yield the audio of the pretraining: the same whenever it is asked for."""
-    names = (config.only,) if config.only else state.model.domains
-    longer = replace(config, crop=3 * config.crop, batch=1)
-    count = config.pretraining_segments // len(state.model.domains) * len(names)
-    crops = Crops(corpus, names, longer, "train", count)
-    for batch in tqdm(loader(crops, range(len(crops)), 0), "reading", leave=False, disable=None):
-        yield batch.to(state.team.device)
 
 
 def _open(

@@ -529,9 +529,14 @@ def write(
         columns = ("system", "excerpt", "source", "target", "called", *METRICS)
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: _short(value) for name, value in row.items()} for row in rows)
     for name, figure in {**draw(report), **(pictures or {})}.items():
         figure.savefig(out / f"{name}.png", dpi=110)
+
+
+def _short(value: object) -> object:
+    """Return a number with five digits: more of them differ from one run to the next."""
+    return f"{value:.5g}" if isinstance(value, float) else value
 
 
 def _tell(progress: Progress | None, stage: str, done: int, total: int) -> None:
