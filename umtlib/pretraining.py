@@ -197,6 +197,8 @@ def refit(
     converted = convert_all(model, own, config.seed)
     kinds = [{name: kind[name] for name in fitted} for kind in (own, converted)]
     fit_envelopes(model, kinds, config.seed)
+    if not judged:
+        return
     pool = model.config.encoder.pool
     latents = {name: part.latent(model.encoder) for name, part in own.items()}
     for name in dict.fromkeys(judged):
