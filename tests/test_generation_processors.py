@@ -1,7 +1,7 @@
 """Every build of the kernel: those that this processor can run are run, the others compiled.
 
-What a processor lacks is put in its place besides: a width of vectors that the compiler cuts into
-smaller ones, and VNNI's one instruction in plain C++. In int8 the sums are whole numbers and in
+For what this processor lacks something is put in its place: vectors that the compiler cuts into
+smaller ones, and plain C++ for VNNI's one instruction. In int8 the sums are whole numbers and in
 float32 of a fixed order, so with the compiler's contractions off all of them agree to the last bit.
 """
 
@@ -33,14 +33,18 @@ inline Sum emulated(Sum sum, Bytes x, Bytes w) {  // as VNNI: x unsigned, w sign
 #define UMT_EMULATED emulated
 """
 GENERIC = BUILDS[-1]
-PUT_IN_PLACE = [
-    Build("VNNI, 512 bits", "", (), 16, ("VNNI",)),
-    Build("VNNI, 256 bits", "", (), 8, ("VNNI",)),
-    Build("plain, 512 bits", "", (), 16),
-    Build("plain, 256 bits", "", (), 8),
-]
 HERE = [build for build in native.builds() if build is not GENERIC]
 REST = [build for build in BUILDS if build not in native.builds()]
+PUT_IN_PLACE = {  # by width and by whether VNNI is used
+    (build.lanes, "VNNI" in build.macros): Build(
+        f"in place of {build.name}",
+        "",
+        (),
+        build.lanes,
+        build.macros[:1] * ("VNNI" in build.macros),
+    )
+    for build in REST
+}.values()
 
 
 def compiled(build, *flags, compiler=None):

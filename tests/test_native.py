@@ -117,13 +117,17 @@ def test_nowhere_at_all_is_said_in_one_line(folder, monkeypatch):
 
 
 @needs_compiler
-def test_a_damaged_library_is_not_loaded(folder, monkeypatch):
+@pytest.mark.parametrize("change", [lambda c: c[:3_000], lambda c: c[:40] + b"\7" + c[41:]])
+def test_a_damaged_library_is_not_loaded(folder, monkeypatch, change):
     monkeypatch.setattr(native, "_source", lambda name: ONE)
-    for damage in (None, "truncated", "a bit flipped"):
-        native.load.cache_clear()
-        if damage:
-            DAMAGE[damage](next(folder.glob("*.so")))
-        assert native.load("one.cpp").one() == 1
+    native.load.cache_clear()
+    native.load("one.cpp")
+    (library,) = folder.glob("*.so")
+    content = library.read_bytes()
+    library.unlink()  # this process uses it
+    library.write_bytes(change(content))
+    native.load.cache_clear()
+    assert native.load("one.cpp").one() == 1 and library.read_bytes() == content
     native.load.cache_clear()
 
 
@@ -172,7 +176,7 @@ def test_sigterm_leaves_nothing(folder):
 @pytest.mark.parametrize(
     "value, said",
     [
-        (np.zeros(3, np.int16), "int16; convert"),
+        (np.zeros(3, np.int16), "int16"),
         (np.zeros(3, bool), "bool"),
         (np.zeros(3, np.complex64), "complex64"),
         (np.zeros((3, 2), np.float32), r"shape \(3, 2\)"),
@@ -237,12 +241,12 @@ def any_array(side):
 
 
 quick = settings(
-    max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 
 
 @quick
-@given(blocks=st.lists(any_array(300), max_size=3), hop=st.one_of(st.integers(-1, 3), NUMBERS),
+@given(blocks=st.lists(any_array(250), max_size=2), hop=st.one_of(st.integers(-1, 3), NUMBERS),
        temperature=NUMBERS)  # fmt: skip
 def test_any_stream_is_made_or_refused(blink_model, blocks, hop, temperature):
     try:
@@ -255,7 +259,9 @@ def test_any_stream_is_made_or_refused(blink_model, blocks, hop, temperature):
 
 @quick
 @given(
-    latent=st.one_of(any_array(6), arrays.arrays(np.float32, (1, 6, 2), elements=st.floats(-9, 9, width=32))),
+    latent=st.one_of(
+        any_array(6), arrays.arrays(np.float32, (1, 6, 2), elements=st.floats(-9, 9, width=32))
+    ),
     uniforms=st.one_of(st.none(), any_array(2), st.just(np.zeros((1, 2 * POOL)))),
     temperature=st.one_of(st.just(1.0), NUMBERS), threads=st.one_of(st.integers(1, 3), NUMBERS),
     backend=st.one_of(st.sampled_from(["auto", "cpu", "reference"]), NUMBERS),

@@ -138,9 +138,10 @@ def _taken(name: str, kind: str, value: Any, dtype: torch.dtype, sizes: dict[str
     if value is None and kind.endswith("?"):
         return None
     kind_of = dtype if kind.startswith("*") else torch.float32
-    if value.numel() != sizes[kind.strip("*?")]:
-        raise TrainingError(f"{name} has shape {tuple(value.shape)}; wanted {sizes} numbers")
-    return native.array(name, value, kind_of, value.shape, written=True)
+    made = native.array(name, value, kind_of, getattr(value, "shape", ()), written=True)
+    if made.numel() != (wanted := sizes[kind.strip("*?")]):
+        raise TrainingError(f"{name} has shape {tuple(made.shape)}; wanted {wanted} numbers")
+    return made
 
 
 def _run(name: str, dtype: torch.dtype, *arguments: Any) -> None:

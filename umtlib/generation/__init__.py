@@ -304,7 +304,9 @@ def _check(decoder, backend, dtype, generator, state) -> None:
             raise GenerationError(f"{type(value).__name__} is given where {kind} is wanted")
     if generator is not None and generator.device.type != "cpu":
         raise GenerationError(f"the generator is on {generator.device}; give one on the CPU")
-    if not isinstance(backend, str) or backend not in ("auto", *BACKENDS):
+    backend = backend if isinstance(backend, str) else type(backend).__name__
+    dtype = dtype if isinstance(dtype, torch.dtype) else type(dtype).__name__
+    if backend not in ("auto", *BACKENDS):
         raise GenerationError(f"unknown backend {backend!r}; choose auto, {', '.join(BACKENDS)}")
     if dtype not in DTYPES.values() or (
         backend in ("cuda", "reference") and dtype != torch.float32
