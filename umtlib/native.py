@@ -63,7 +63,8 @@ class Build:
 
 V3 = "sse2 avx2 bmi1 bmi2 f16c fma abm movbe"
 V4 = f"{V3} avx512f avx512bw avx512cd avx512dq avx512vl"
-V4_FLAGS = ("-march=x86-64-v4", "-mprefer-vector-width=512")
+# 256: what compilers choose for these processors where vectors are not written out, in fused.cpp.
+V4_FLAGS = ("-march=x86-64-v4", "-mprefer-vector-width=256")
 BUILDS = (  # the best first
     Build("AVX-512, VNNI, bfloat16", f"{V4} avx512_vnni avx512_bf16",
           (*V4_FLAGS, "-mavx512vnni", "-mavx512bf16"), 16, ("VNNI", "BF16")),
@@ -310,31 +311,22 @@ def array(
     mend: str = "",
     written: bool = False,
 ) -> Tensor:
-    """Return an array as native code takes it, whatever was given, or refuse it.
+    """Return an array as native code takes it, contiguous, or refuse it.
 
     Parameters
     ----------
-    name : str
-        For the message.
+    name, mend : str
+        What it is, and what to do, for the message.
     value : Tensor or array
         Floating-point numbers if `dtype` is of them, else integers; of any width.
-    dtype : torch.dtype
-        What it becomes.
+    dtype, device
+        What it becomes, and where.
     shape : sequence of int or None
         None stands for any size.
     low, high : float, optional
         The least and the greatest value; NaN lies outside. By default none is looked at.
-    device : torch.device or str
-        Where it is wanted.
-    mend : str
-        What to do, for the message.
     written : bool
         It is written to, so it must be of that type, place and order already.
-
-    Returns
-    -------
-    Tensor
-        Contiguous.
 
     Raises
     ------
