@@ -184,8 +184,8 @@ def restore(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Path)
     for name, tensor in tensors.items():
         if tensor.dtype not in _REAL or not tensor.float().isfinite().all():
             raise CheckpointError(
-                f"{name!r} in {where} holds NaN, infinity, or {tensor.dtype}, which is no format of "
-                "weights; use another checkpoint"
+                f"{name!r} in {where} holds NaN, infinity, or {tensor.dtype}, which is no format "
+                "of weights; use another checkpoint"
             )
     try:
         module.load_state_dict(tensors)
@@ -260,10 +260,11 @@ def verify(folder: Path) -> None:
         raise CheckpointError(f"{folder / CHECKSUMS} cannot be read: {error}") from error
     if not isinstance(sums, dict) or any(Path(name).name != name for name in sums):
         raise CheckpointError(f"{folder / CHECKSUMS} must name files in {folder}, and no others")
-    there = {path.name for kind in (".json", ".safetensors") for path in folder.glob(f"[!.]*{kind}")}
-    if unnamed := ({CONFIG, WEIGHTS} | there) - sums.keys() - {CHECKSUMS}:
-        raise CheckpointError(f"{folder / CHECKSUMS} has no checksum of {min(unnamed)}; use another "
-                              "checkpoint")  # fmt: skip
+    ours = {path.name for kind in ("json", "safetensors") for path in folder.glob(f"[!.]*.{kind}")}
+    if unnamed := ({CONFIG, WEIGHTS} | ours) - sums.keys() - {CHECKSUMS}:
+        raise CheckpointError(
+            f"{folder / CHECKSUMS} has no checksum of {min(unnamed)}; use another checkpoint"
+        )
     for name, expected in sums.items():
         path = folder / name
         try:

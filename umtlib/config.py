@@ -37,6 +37,8 @@ Count = Annotated[int, Range(0, 10**9)]
 Blocks = Annotated[int, Range(1, 1_000)]
 Layers = Annotated[int, Range(1, 20)]  # dilations up to 2**19
 Size = Annotated[int, Range(1, 65_536)]
+Order = Annotated[int, Range(0, 512)]
+Segments = Annotated[int, Range(1, 10**6)]
 Samples = Annotated[int, Range(1, MOST_SAMPLES)]
 Seed = Annotated[int, Range(0, 2**63 - 1)]  # what torch takes
 Share = Annotated[float, Range(0, 1)]
@@ -86,7 +88,7 @@ class DecoderConfig:
 
     input: Literal["scalar", "codes"] = "scalar"  # one number per sample, or a table of 256 rows
     input_kernel: Size = 1  # previous samples that the first layer sees
-    prediction: Annotated[int, Range(0, 512)] = 0  # order of the linear prediction that it sees too; 0: none
+    prediction: Order = 0  # order of the linear prediction that it sees too; 0: none
     blocks: Blocks = 4
     layers: Layers = 10
     channels: Size = 128  # residual channels
@@ -156,7 +158,7 @@ class TrainingConfig:
     batch: Samples = 16  # segments per step, all of one domain
     learning_rate: Weight = 1e-3  # of Adam
     decay: Share = 0.98  # factor on the learning rate ...
-    decay_every: Annotated[int, Range(1, 10**9)] = 10_000  # ... after so many segments ("samples" in the paper)
+    decay_every: Segments = 10_000  # ... after so many segments ("samples" in the paper)
     warmup_steps: Count = 0  # linear rise of the learning rate
     cooldown_steps: Count = 0  # linear fall to zero over the last so many steps
     clip_norm: Weight = 0.0  # 0: no clipping
@@ -165,9 +167,9 @@ class TrainingConfig:
     # Below: what training on few cores asks for; all off in the paper.
     equalise: Decibels = 0.0  # decibels; random smooth filter on the encoder's input
     pretraining_steps: Count = 0  # of encoder, classifier and envelopes; they then stay as they are
-    pretraining_segments: Annotated[int, Range(1, 10**6)] = 3_600  # the audio for that, in segments three times as long
+    pretraining_segments: Segments = 3_600  # the audio for that, in segments three times as long
     conversion: Share = 0.0  # share of segments that the encoder hears converted to another domain
-    shared_steps: Count = 0  # steps in which the decoders share all but biases; then a copy for each
+    shared_steps: Count = 0  # steps in which the decoders share all but biases; then one copy each
     input_noise: tuple[Codes, ...] = (
         0.0,
     )  # codes; a crop's teacher-forced input gets one of these
@@ -250,7 +252,7 @@ def _misfit(kind: Any, value: Any) -> str:
 
 
 def _check_size(config: ModelConfig) -> None:
-    """Refuse a model before anything of it is made: each size is in its range, but their product?
+    """Refuse a model before anything of it is made: each size may be large, not their product.
 
     Biases and small tables do not count.
     """

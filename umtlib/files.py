@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import os
+import secrets
 import signal
 import stat
 import sys
@@ -28,7 +29,7 @@ def open_regular(path: str | os.PathLike) -> IO[bytes]:
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(f"{path} is not a regular file")
-    return open(path, "rb")  # noqa: SIM115 (the caller closes it)
+    return open(path, "rb")
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -107,7 +108,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         If it cannot be written.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield part
         with part.open("rb+") as file:

@@ -236,9 +236,7 @@ def save(run: Path, state: State, config: TrainingConfig, seconds: float) -> Non
     """Write a checkpoint, then remove all but the last two. All ranks must call this."""
     _gather(state, config)
     if state.team.rank == 0:
-        progress = Progress(
-            state.step, round(seconds, 1), state.team.size, torch.get_num_threads()
-        )
+        progress = Progress(state.step, round(seconds, 1), state.team.size, torch.get_num_threads())
         folder = run / checkpoint.STEP.format(state.step)
         if folder.exists():  # damaged, or the run would have gone on from it
             shutil.rmtree(folder)

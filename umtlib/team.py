@@ -19,7 +19,7 @@ from torch import Tensor
 
 from umtlib.errors import TrainingError
 
-JOINING = timedelta(seconds=45)  # for all ranks to come, from when the first is there
+JOINING = timedelta(seconds=30)  # for all ranks to come; torch may take it twice
 PATIENCE = timedelta(minutes=10)  # a rank that is silent for longer ends the run
 
 

@@ -14,7 +14,6 @@ and why.
 import hashlib
 import json
 import os
-import secrets
 import wave
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from umtlib import files
 from umtlib.audio import SAMPLE_RATE
 from umtlib.errors import CorpusError
 
@@ -150,16 +150,12 @@ def read_manifest(path: Path) -> Iterator[Track]:
 def write_manifest(path: Path, lines: Iterable[Track | Mapping]) -> None:
     """Write tracks (or plain mappings, for ``skipped.jsonl``) one a line, atomically."""
     # Two processes that merge the same shards may write at the same time: equal lines, own files.
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    with part.open("w", encoding="utf-8") as out:
+    with files.replacing(path) as part, part.open("w", encoding="utf-8") as out:
         for line in lines:
             text = (
                 line.to_json() if isinstance(line, Track) else json.dumps(line, ensure_ascii=False)
             )
             out.write(text + "\n")
-        out.flush()
-        os.fsync(out.fileno())
-    part.replace(path)
 
 
 def sha256(path: str | os.PathLike) -> str:

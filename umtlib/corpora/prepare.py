@@ -29,7 +29,7 @@ from typing import IO
 import numpy as np
 import soundfile
 
-from umtlib import audio
+from umtlib import audio, files
 from umtlib.audio import SAMPLE_RATE
 from umtlib.corpora.corpus import MANIFEST, SKIPPED, Track, sha256, write_manifest
 from umtlib.errors import AudioError, CorpusError
@@ -255,7 +255,9 @@ def in_parallel(work: Callable[[Item], dict], items: list[Item], workers: int) -
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     """Start processes; where they cannot even start, no file is to blame."""
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=files.stop_in_order
+    )
     try:
         pool.submit(os.getpid).result()
     except BrokenProcessPool as error:
