@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             error.show()
         else:
             command = error.ctx.command_path if error.ctx else "umt"
-            _complain(f"{message} See {command} --help")
+            _complain(f"{message.rstrip('.')}; see {command} --help")
         sys.exit(2)
     except typer.Abort:
         sys.exit(130)

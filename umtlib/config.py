@@ -142,10 +142,10 @@ class ModelConfig:
     def _check_prediction(self) -> None:
         # 1,024 samples to a spectrum: `umtlib.prediction`, which is on a higher floor.
         order, pool = self.decoder.prediction, self.encoder.pool
-        if not 0 < order <= 512 or pool > 1_024 or self.mulaw != "torchaudio":
+        if pool > 1_024 or self.mulaw != "torchaudio":
             raise ConfigError(
-                f"a prediction of order {order} must be of 1 to 512, with torchaudio's mu-law and "
-                f"a pool of at most 1024, not {self.mulaw!r} and {pool}"
+                f"a prediction of order {order} must come with torchaudio's mu-law and a "
+                f"pool of at most 1024, not {self.mulaw!r} and {pool}"
             )
 
 

@@ -82,7 +82,8 @@ def opinion(
     ConfigError
         If the model has no such domain.
     EvaluationError
-        If the pack exists or cannot be written, the target is all domains, or there are no excerpts.
+        If the pack exists or cannot be written, the target is not one domain, or there are no
+        excerpts.
     """
     with new_folder(out) as part:
         if target == translation.ALL:
