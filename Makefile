@@ -22,7 +22,7 @@ demo: $(VENV)/.installed
 	$(BIN)/umt translate "$(INPUT)" --out "$(OUT)"
 
 test: $(VENV)/.installed-test
-	$(PYTEST) --dist worksteal tests umtlib
+	$(PYTEST) --dist worksteal --cov=umtlib --cov-report=term:skip-covered tests umtlib
 	$(PYTEST) --dist loadfile --nbval-lax --nbval-current-env $(wildcard notebooks/*.ipynb)
 
 lint: $(BIN)/ruff

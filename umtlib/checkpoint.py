@@ -190,7 +190,10 @@ def restore(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Path)
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
-        raise CheckpointError(f"the weights in {where} do not fit its {CONFIG}: {error}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"the weights in {where} do not fit its {CONFIG}: {reason}"
+        ) from error
 
 
 def write(folder: str | os.PathLike, content: Mapping[str, bytes | Mapping[str, Tensor]]) -> None:

@@ -23,6 +23,7 @@ Config = TypeVar("Config")
 
 MOST_WEIGHTS = 2**29  # of a model; the paper's has 2**25
 MOST_LAYERS = 10_000  # of a model, all decoders' together
+MOST_VALUES = 10_000  # of a list
 MOST_SAMPLES = 2**24  # of a training step
 
 
@@ -113,7 +114,13 @@ class ClassifierConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The whole translator: one encoder, one classifier, one decoder per domain."""
+    """The whole translator: one encoder, one classifier, one decoder per domain.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of its range, two do not go together, or the model would be too large.
+    """
 
     domains: tuple[Text, ...] = SIX_DOMAINS
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -151,7 +158,13 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a model is trained (section 3.4 and 4)."""
+    """How a model is trained (section 3.4 and 4).
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of its range, or crop times batch is.
+    """
 
     seed: Seed = 0
     crop: Samples = 16_000  # samples per training segment: 1 s
@@ -189,7 +202,13 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Preset:
-    """A model and the way to train it."""
+    """A model and the way to train it.
+
+    Raises
+    ------
+    ConfigError
+        If the training needs what the model has not.
+    """
 
     model: ModelConfig
     training: TrainingConfig
@@ -212,8 +231,8 @@ def check(config: Any) -> None:
     Parameters
     ----------
     config : dataclass
-        Its fields are of types that `Range` may annotate, `typing.Literal`, tuples of one such type
-        (one or more values), or dataclasses, which have been checked.
+        Its fields are of types that `Range` may annotate, `typing.Literal`, tuples (one or more
+        values), mappings to texts, or dataclasses, which have been checked.
 
     Raises
     ------
@@ -236,10 +255,19 @@ def _misfit(kind: Any, value: Any) -> str:
         known = get_args(kind)
         return "" if isinstance(value, str) and value in known else f"one of {known}"
     if get_origin(kind) is tuple:
-        if not isinstance(value, tuple) or not 0 < len(value) <= MOST_LAYERS:
-            return f"a list of 1 to {MOST_LAYERS} values"
-        wrong = next(filter(None, (_misfit(get_args(kind)[0], one) for one in value)), "")
+        kinds = get_args(kind)
+        if kinds[-1] is Ellipsis:
+            fits = isinstance(value, tuple) and 0 < len(value) <= MOST_VALUES
+            kinds, size = (len(value) if fits else 0) * kinds[:1], f"1 to {MOST_VALUES:,}"
+        else:
+            fits, size = isinstance(value, tuple) and len(value) == len(kinds), str(len(kinds))
+        if not fits:
+            return f"a list of {size} values"
+        wrong = next(filter(None, map(_misfit, kinds, value)), "")
         return wrong and f"a list of which each is {wrong}"
+    if get_origin(kind) is Mapping:
+        words = isinstance(value, Mapping) and all(isinstance(one, str) for one in value.values())
+        return "" if words else "an object of texts"
     # bool is an int in Python; here neither may stand for the other.
     right = isinstance(value, (int, float) if kind is float else kind)
     right = right and isinstance(value, bool) == (kind is bool)

@@ -42,7 +42,13 @@ class Team:
     device: torch.device = torch.device("cpu")
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors by their sums over all ranks, in one message."""
+        """Replace tensors by their sums over all ranks, in one message.
+
+        Raises
+        ------
+        TrainingError
+            If another process has ended or is silent.
+        """
         if self.size == 1:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -53,7 +59,13 @@ class Team:
             tensor.copy_(piece.view_as(tensor))
 
     def any(self, flag: bool) -> bool:
-        """Tell whether the flag is set on any rank."""
+        """Tell whether the flag is set on any rank.
+
+        Raises
+        ------
+        TrainingError
+            If another process has ended or is silent.
+        """
         if self.size == 1:
             return flag
         flags = torch.tensor(float(flag), device=self.device)
@@ -62,7 +74,13 @@ class Team:
         return bool(flags.item())
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the values of all ranks, in their order."""
+        """Return the values of all ranks, in their order.
+
+        Raises
+        ------
+        TrainingError
+            If another process has ended or is silent.
+        """
         if self.size == 1:
             return [value]
         values = [None] * self.size

@@ -104,7 +104,13 @@ class Score:
 
 
 def corpus_root() -> Path:
-    """Return music21's corpus folder; `CorpusError` if music21 is not installed."""
+    """Return music21's corpus folder.
+
+    Raises
+    ------
+    CorpusError
+        If music21 is not installed.
+    """
     try:
         from music21 import common
     except ImportError as error:

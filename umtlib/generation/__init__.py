@@ -154,7 +154,13 @@ def dtype_named(name: str) -> torch.dtype:
 
 
 def thread_count(threads: int | None = None) -> int:
-    """Return how many threads to use: the argument, else ``UMT_THREADS``, else torch's number."""
+    """Return how many threads to use: the argument, else ``UMT_THREADS``, else torch's number.
+
+    Raises
+    ------
+    GenerationError
+        If that is no number of threads.
+    """
     if threads is None:
         threads = int(os.environ.get("UMT_THREADS") or torch.get_num_threads())
     if threads < 1:

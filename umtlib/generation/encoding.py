@@ -51,6 +51,11 @@ def encode(
     -------
     Tensor
         Latent, shape (B, latent, F), as from the encoder.
+
+    Raises
+    ------
+    GenerationError
+        If there is not enough memory.
     """
     library = _library() if _fits(encoder) else None
     if library is None:
