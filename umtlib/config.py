@@ -258,7 +258,10 @@ def _misfit(kind: Any, value: Any) -> str:
         kinds = get_args(kind)
         if kinds[-1] is Ellipsis:
             fits = isinstance(value, tuple) and 0 < len(value) <= MOST_VALUES
-            kinds, size = (len(value) if fits else 0) * kinds[:1], f"1 to {MOST_VALUES:,}"
+            kinds, size = (
+                (len(value) if fits else 0) * kinds[:1],
+                f"one or more and at most {MOST_VALUES:,}",
+            )
         else:
             fits, size = isinstance(value, tuple) and len(value) == len(kinds), str(len(kinds))
         if not fits:
