@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from umtlib import audio
+from umtlib.corpora.pairs import read_pairs
 from umtlib.errors import EvaluationError
 from umtlib.evaluation import (
     blending,
+    dynamics,
     features,
     frechet,
     latent,
@@ -21,6 +23,7 @@ from umtlib.evaluation import (
     nsynth,
     pitch,
     recogniser,
+    standins,
     stimuli,
     tables,
     transcription,
@@ -35,6 +38,7 @@ golden = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(golden)
 
 NOTHING = np.zeros(0)
+MINI = Path(__file__).parents[1] / "data" / "mini"
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +218,81 @@ def test_bad_truth():
         truth.spectral_distance(np.array([[np.nan]]), np.ones((1, 1)))
     with pytest.raises(EvaluationError):
         truth.timbre_distance(np.ones((2, 3)), np.ones((2, 4)))
+
+
+# Dynamics.
+
+
+def test_time_of_a_copy(melody):
+    found = dynamics.evaluate(melody, melody.waveform, golden.SCORE)
+    best = {name: found[name] for name in ("onset_f", "onset_f_truth", "level_corr")}
+    assert best == pytest.approx(dict.fromkeys(best, 1))
+    assert found["onsets"] == len(golden.SCORE)
+    assert found["attack"] > 4
+    assert found["flutter"] < 0.5
+
+
+@pytest.mark.parametrize("fade", [0.0, 1.0, 3.0])
+def test_decay_is_the_slope_of_the_level(fade):
+    """Amplitude exp(-fade * t) loses 8.7 dB a second for each unit of `fade`."""
+    sound = features.excerpt(golden.play([(0.05, 1, 60), (1, 2, 64)], fade=fade))
+    found = dynamics.evaluate(sound, sound, [(0.05, 1, 60), (1, 2, 64)])
+    assert found["decay"] == pytest.approx(-20 / np.log(10) * fade, abs=0.7)
+
+
+def test_flutter_is_that_of_the_level():
+    held = features.excerpt(golden.play([(0.0, 2, 60)], fade=0))
+    flutter = standins.fluttering(held)
+    found = [dynamics.evaluate(held, sound, [(0, 2, 60)])["flutter"] for sound in (held, flutter)]
+    assert found[0] < 0.1
+    assert found[1] == pytest.approx(3 / np.sqrt(2), rel=0.15)  # a sine's rms
+
+
+# What each stand-in of the true rendering must cost, and on which measure: (measure, sign, by).
+SPOILT = {
+    "fluttering": [("flutter", 1, 0.8), ("onset_f", -1, 0.1), ("level_corr", -1, 0.02)],
+    "smeared": [("attack", -1, 2), ("onset_f", -1, 0.05)],
+    "shuffled": [("level_corr", -1, 0.5), ("onset_f", -1, 0.3), ("decay", 1, 10)],
+    "backwards": [("attack", -1, 2), ("onset_f_truth", -1, 0.3), ("decay", 1, 10)],
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+@pytest.mark.parametrize("domain", ["beethoven_piano", "bach_harpsichord"])
+def test_a_measure_of_time_notices_what_it_is_for(name, domain):
+    pairs = read_pairs(MINI)[::4]
+    found = {"truth": [], name: []}
+    for pair in pairs:
+        true = features.excerpt(pair.audio(domain))
+        spoilt = getattr(standins, name)(true)
+        assert len(spoilt.waveform) == len(true.waveform)
+        for kind, sound in (("truth", true), (name, spoilt)):
+            found[kind].append(dynamics.evaluate(true, sound, pair.notes))
+    for measure, sign, least in SPOILT[name]:
+        right, wrong = (np.mean([row[measure] for row in rows]) for rows in found.values())
+        assert sign * (wrong - right) > least, (measure, right, wrong)
+
+
+def test_time_of_nothing(melody):
+    silent = dynamics.evaluate(melody, np.zeros(len(melody.waveform)), golden.SCORE)
+    assert silent["attack"] is None
+    assert (silent["onsets"], silent["onset_f"], silent["level_corr"]) == (0, 0, 0)
+    nothing = dynamics.evaluate(NOTHING, NOTHING, [])
+    assert (nothing["decay"], nothing["flutter"], nothing["onset_f"]) == (None, None, 1)
+
+
+def test_a_chord_begins_once():
+    chord = [(0.50, 1, 60), (0.53, 1, 64), (1.2, 2, 60)]
+    assert dynamics.beginnings(chord).tolist() == [0.5, 1.2]
+    assert dynamics.gaps(chord, 180) == [slice(55, 100), slice(125, 170)]
+
+
+@pytest.mark.parametrize("level", [np.ones((2, 3)), np.array([np.nan])])
+def test_bad_levels(level):
+    with pytest.raises(EvaluationError):
+        dynamics.level_corr(level, level)
+    with pytest.raises(EvaluationError):
+        dynamics.evaluate(NOTHING, NOTHING, [(1, 0.5, 60)])
 
 
 # Recogniser and Frechet distance.
