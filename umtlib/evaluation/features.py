@@ -2,8 +2,8 @@
 
 Conventions: 16 kHz; every excerpt is first brought to the common level (`umtlib.audio.level`), so
 no metric depends on gain; one shorter than 2,048 samples is padded with silence, so an empty one is
-silence. Frames are 256 samples (16 ms) apart and centred, except for `Excerpt.contour` (512) and `Excerpt.bands`
-(160).
+silence. Frames are 256 samples (16 ms) apart and centred, except for `Excerpt.contour` (512) and
+`Excerpt.bands` (160).
 """
 
 from dataclasses import dataclass

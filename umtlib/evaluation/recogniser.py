@@ -5,9 +5,9 @@ noise tells nothing. Each window of 2 s (step 1 s; shorter excerpts are one wind
 numbers. Without order in time: mean, standard deviation and mean absolute difference of 32 cepstral
 coefficients, without loudness. With order, in 8 groups of mel bands: how far the level moves within
 16, 32, 64 and 128 ms and whether it rises faster than it falls; and in the lower and the upper
-half, how much it swings in 7 bands from 2 to 31 Hz. A net with one hidden layer of 24 units names the domain; an excerpt's
-probabilities are the average of its windows'. Half the training windows have white noise added (10
-to 40 dB below the music): hiss is not an instrument.
+half, how much it swings in 7 bands from 2 to 31 Hz. A net with one hidden layer of 24 units names
+the domain; an excerpt's probabilities are the average of its windows'. Half the training windows
+have white noise added (10 to 40 dB below the music): hiss is not an instrument.
 
 A net that learns domains only may ignore time, for spectra suffice. So it has one answer more,
 *none of them*, and learns it from the same recordings played backwards, with their frames

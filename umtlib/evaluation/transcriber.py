@@ -10,7 +10,8 @@ six domains' among them, it knows what notes look like, not what a domain plays.
 A note begins where the first probability, averaged over three frames, peaks over one half, and
 lasts while the second is over .4.
 
-`umtlib.evaluation.transcriber_training` renders training pieces for it. Notebook: ``05_evaluation``.
+`umtlib.evaluation.transcriber_training` renders training pieces for it and fits it. Notebook:
+``05_evaluation``.
 """
 
 import os
@@ -23,7 +24,7 @@ import librosa
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from scipy.signal import find_peaks
 from scipy.special import expit
 
