@@ -1,9 +1,9 @@
 """From audio to notes: a small net that looks at one pitch and one moment at a time.
 
-Conventions. Frames of 16 ms, pitches E1 to F7. For each of these cells the net sees, within 96 ms,
+Conventions. Frames of 16 ms, pitches E1 to F7. For each of these cells the net sees, within 128 ms,
 the logarithm of a variable-Q spectrum (three rows a semitone) at the pitch's octave below, first
-seven partials and their neighbours, how much the spectrum rises as a whole, and how high the pitch
-is. It has one hidden layer and says how probable it is that a note begins here, and that one
+seven partials and their neighbours, how much five parts of the spectrum rise, and how high the
+pitch is. It has one hidden layer and says how probable it is that a note begins here, and that one
 sounds. As all pitches share its weights and it was trained on any instrument of General MIDI, the
 six domains' among them, it knows what notes look like, not what a domain plays.
 
@@ -30,7 +30,15 @@ from scipy.special import expit
 
 from umtlib.audio import SAMPLE_RATE
 from umtlib.errors import EvaluationError
-from umtlib.evaluation.features import BINS_PER_SEMITONE, HOP, LOWEST, SEMITONES, Excerpt, excerpt
+from umtlib.evaluation.features import (
+    BANDS_FLOOR_DB,
+    BINS_PER_SEMITONE,
+    HOP,
+    LOWEST,
+    SEMITONES,
+    Excerpt,
+    excerpt,
+)
 
 Note = tuple[float, float, float]  # onset and offset in seconds, MIDI pitch
 PITCHES = np.arange(LOWEST, LOWEST + 74)  # E1 to F7: at least one overtone lies below 6.3 kHz
@@ -44,9 +52,9 @@ _GAMMA = 12.0  # Hz; widens the filters of low pitches, which would blur the beg
 _FLOOR = 1e-3
 _QUIET = np.log10(_FLOOR)
 _PARTIALS = np.array([0.5, 1, 2, 3, 4, 5, 6, 7])
-_BESIDE = 2  # rows, and frames, to either side
-_AROUND = 6
-_GROUPS = 6  # of rows, whose rise is measured
+_BESIDE = 2  # rows to either side
+_AROUND = np.array([-8, -5, -3, -2, -1, 0, 1, 2, 3, 5, 8])  # frames
+_MELS, _GROUPS = 40, 5  # of bands, whose rise is measured
 _LAGS = (1, 3)  # frames
 _LONGEST_FILTER = 32_768  # samples
 
@@ -101,19 +109,15 @@ def _stretches(begins: np.ndarray, sounds: np.ndarray) -> Iterator[tuple[int, in
 
 def cells(sound: np.ndarray | Excerpt) -> Iterator[np.ndarray]:
     """Yield for each of `PITCHES` what the net sees of it, float32, shape (F, D)."""
-    spectrum = _spectrum(excerpt(sound))
-    levels = spectrum.reshape(_GROUPS, -1, spectrum.shape[1]).mean(axis=1)
-    rises = [np.maximum(levels - np.pad(levels, ((0, 0), (lag, 0)))[:, :-lag], 0) for lag in _LAGS]
-    rises = np.concatenate(rises)
-    rises[:, : max(_LAGS)] = 0
-    rises = _windows(rises, 0.0)
+    sound = excerpt(sound)
+    spectrum, rises = _spectrum(sound), _windows(_rises(sound), 0.0)
     rows = np.rint(12 * BINS_PER_SEMITONE * np.log2(_PARTIALS)).astype(int)
     rows = (rows[:, None] + np.arange(-_BESIDE, _BESIDE + 1)).ravel()
     below, above = -rows.min(), rows.max() + BINS_PER_SEMITONE
     seen = np.pad(spectrum, ((below, above), (0, 0)), constant_values=_QUIET)
     for place in range(len(PITCHES)):
         own = _windows(seen[below + 1 + BINS_PER_SEMITONE * place + rows], _QUIET)
-        height = np.full((len(own), 1), place / len(PITCHES), np.float32)
+        height = np.full((len(own), 1), 2 * place / len(PITCHES) - 1, np.float32)
         yield np.concatenate([own, rises, height], axis=1)
 
 
@@ -129,10 +133,25 @@ def _spectrum(sound: Excerpt) -> np.ndarray:
     return np.log10(found + _FLOOR).astype(np.float32)
 
 
+def _rises(sound: Excerpt) -> np.ndarray:
+    """Return by how many times 3 dB groups of mel bands rise within the lags, shape (10, F)."""
+    power = librosa.feature.melspectrogram(
+        y=sound.waveform, sr=SAMPLE_RATE, n_fft=512, hop_length=HOP, n_mels=_MELS, fmin=40
+    )
+    bands = 10 * np.log10(power + 10 ** (BANDS_FLOOR_DB / 10))
+    found = []
+    for lag in _LAGS:
+        rise = np.maximum(bands[:, lag:] - bands[:, :-lag], 0)
+        rise = rise.reshape(_GROUPS, -1, rise.shape[1]).mean(axis=1) / 3
+        found.append(np.pad(rise, ((0, 0), (lag, 0))))
+    return np.concatenate(found).astype(np.float32)
+
+
 def _windows(rows: np.ndarray, edge: float) -> np.ndarray:
-    """Return the rows, (R, F), around each frame, shape (F, R * 13)."""
-    wide = np.pad(rows, ((0, 0), (_AROUND, _AROUND)), constant_values=edge)
-    around = sliding_window_view(wide, 2 * _AROUND + 1, axis=1)
+    """Return the rows, (R, F), around each frame, shape (F, R * 11)."""
+    most = _AROUND.max()
+    wide = np.pad(rows, ((0, 0), (most, most)), constant_values=edge)
+    around = sliding_window_view(wide, 2 * most + 1, axis=1)[..., most + _AROUND]
     return around.transpose(1, 0, 2).reshape(rows.shape[1], -1)
 
 
