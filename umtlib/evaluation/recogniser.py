@@ -298,7 +298,7 @@ def _card(corpus: Corpus, judge: Recogniser, count: int, seed: int) -> dict:
             "seconds": round(sum(track.seconds for track in tracks)),
         },
         "seed": seed,
-        "limits": "knows these domains as this corpus renders them; names the likeliest, however unlikely",
+        "limits": "knows these domains as this corpus renders them, and names the likeliest",
         "held_out": {split: _held_out(corpus, judge, split) for split in ("val", "test")},
         "certainty": _certainty(corpus, judge),
     }
