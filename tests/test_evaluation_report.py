@@ -54,6 +54,16 @@ CHAINS = {
     # Less is better. The right instruments with another piece are nearer in timbre than the wrong
     # ones with this; frame by frame it is the other way round.
     "log_mel": ["noise wrong_excerpt wrong_domain truth", "noise input truth", "silence input"],
+    # In time: each stand-in is spoilt in one respect. Neither more nor less is better in `attack`,
+    # `onsets`, `decay` and `flutter`: these chains hold for piano and quartet together.
+    "attack": ["truth smeared", "truth fluttering"],
+    "onsets": ["fluttering truth smeared", "shuffled truth"],
+    "onset_f": ["truth fluttering", "truth smeared silence", "truth shuffled"],
+    "onset_f_truth": ["truth smeared silence", "truth fluttering", "truth shuffled"],
+    "decay": ["shuffled truth"],
+    "flutter": ["fluttering truth smeared", "shuffled truth"],
+    "level_corr": ["truth smeared fluttering wrong_domain shuffled", "truth wrong_excerpt"],
+    "certainty": ["truth wrong_domain", "truth fluttering", "truth shuffled", "truth silence"],
     "timbre": ["wrong_domain wrong_excerpt truth", "silence wrong_excerpt", "noise wrong_excerpt"],
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from umtlib.evaluation import (
     blending,
+    dynamics,
     frechet,
     latent,
     linear,
@@ -77,6 +78,10 @@ def compute():
         "truth": {
             "same notes": truth.evaluate(bright, soft, judge),
             "other notes": truth.evaluate(bright, other, judge),
+        },
+        "dynamics": {
+            "same notes": dynamics.evaluate(bright, soft, SCORE),
+            "other notes": dynamics.evaluate(bright, other, SCORE),
         },
         "recogniser": {"probabilities": judge.probabilities(bright).tolist()},
         "frechet": frechet.evaluate(points[0], points[1] + 0.5),

@@ -141,7 +141,7 @@ def build(
     """
     job = Job(Path(out), instruments.find_soundfont(soundfont), MINI if mini else FULL)
     tell = progress or (lambda stage, done, total: None)
-    scores, skipped = _read_scores(job.out, workers, tell)
+    scores, skipped = read_scores(job.out, workers, tell)
     return render_corpus(scores, job, seed=seed, workers=workers, progress=tell, skipped=skipped)
 
 
@@ -183,7 +183,8 @@ def _collect(results: Iterable, stage: str, total: int, tell: Progress) -> list:
     return collected
 
 
-def _read_scores(out: Path, workers: int | None, tell: Progress) -> tuple[list[Score], list[dict]]:
+def read_scores(out: Path, workers: int | None, tell: Progress) -> tuple[list[Score], list[dict]]:
+    """Read what can be read, cached below ``out``; also return what cannot, and why."""
     root, cache = score_library.corpus_root(), out / ".cache" / f"music21-{version('music21')}"
     try:
         cache.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ that are pure functions of arrays, and ``evaluate``, which returns a dict of num
 `pitch`             does the output follow the input's pitch? (the paper's NCC and DTW, and better)
 `notes`             are the notes of the score there? melody, notes, frames
 `truth`             how far is the true rendering of the same notes by the target's instruments?
+`dynamics`          attacks, decay, flutter, level: does it sound in time?
 `recogniser`        does it sound like the target domain? and `frechet`: like its recordings?
 `latent`            is the latent free of the source domain?
 `transcription`     are the notes in the latent? (the paper's outlook)
@@ -17,5 +18,6 @@ that are pure functions of arrays, and ``evaluate``, which returns a dict of num
 `stimuli`           what they are given: blinded packs for both
 ==================  ==========================================================================
 
-`report` asks them all of one model; `features` holds what they listen with.
+`report` asks them all of one model; `features` holds what they listen with, `transcriber` finds
+notes, and `standins` are sounds whose worth is known.
 """

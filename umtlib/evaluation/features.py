@@ -2,7 +2,8 @@
 
 Conventions: 16 kHz; every excerpt is first brought to the common level (`umtlib.audio.level`), so
 no metric depends on gain; one shorter than 2,048 samples is padded with silence, so an empty one is
-silence. Frames are 256 samples (16 ms) apart and centred, except for `Excerpt.contour` (512).
+silence. Frames are 256 samples (16 ms) apart and centred, except for `Excerpt.contour` (512) and
+`Excerpt.bands` (160).
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from umtlib.errors import EvaluationError
 HOP = 256
 CONTOUR_HOP = 512
 MELS = 64
+BANDS, BANDS_PER_SECOND = 40, 100  # of `Excerpt.bands`
+BANDS_FLOOR_DB = -25.0
 FLOOR_DB = -30.0  # of the log-mel spectrum, where levelled music peaks near +20
 LOWEST = 28  # MIDI pitch of the lowest row of the constant-Q spectrum, E1
 BINS_PER_SEMITONE = 3
@@ -105,6 +108,20 @@ class Excerpt:
             y=self.waveform, sr=SAMPLE_RATE, n_fft=1_024, hop_length=HOP, n_mels=MELS, fmin=40
         )
         return 10 * np.log10(power + 10 ** (FLOOR_DB / 10))
+
+    @cached_property
+    def bands(self) -> np.ndarray:
+        """Mel energies in dB every 10 ms, to hear time; at least -25 dB, shape (40, F100)."""
+        power = librosa.feature.melspectrogram(
+            y=self.waveform, sr=SAMPLE_RATE, n_fft=512, hop_length=SAMPLE_RATE // BANDS_PER_SECOND,
+            n_mels=BANDS, fmin=40,
+        )  # fmt: skip
+        return 10 * np.log10(power + 10 ** (BANDS_FLOOR_DB / 10))
+
+    @cached_property
+    def level(self) -> np.ndarray:
+        """Level of all `bands` together, dB, shape (F100,)."""
+        return 10 * np.log10((10 ** (self.bands / 10)).sum(axis=0))
 
     @cached_property
     def mfcc(self) -> np.ndarray:

@@ -8,13 +8,10 @@ Conventions. The score is a sequence of (onset, offset, MIDI pitch), seconds.
 * ``melody``, ``melody_chroma`` (melodies only): mir_eval's raw pitch and raw chroma accuracy, the
   part of the score's frames whose pitch is within a semitone, and within one but for the octave.
 
-Audio becomes notes by `transcribe`, which needs no download and was trained on nothing, so it
-cannot favour a timbre that it has learnt: each frame of a constant-Q spectrum is explained as a
-non-negative sum of harmonic combs, one per pitch (Kullback-Leibler multiplicative updates; Lee and
-Seung 2001, with the harmonic dictionary of Raczynski et al. 2007). It is not a good transcriber:
-on the corpus's own true renderings it finds most of a harpsichord and about half of an orchestra's
-blurred onsets. So a score is worth nothing without its ceiling, that of the true rendering, which
-`report` prints beside it; where the ceiling is low, trust ``frame_f``. Notebook: ``05_evaluation``.
+Audio becomes notes by `umtlib.evaluation.transcriber`, a small net trained on training pieces that
+any instrument plays. It finds most notes of a piano or harpsichord, and fewer of the slow onsets of
+a choir. So a score is worth nothing without its ceiling, that of the true rendering, which `report`
+prints beside it. Notebook: ``05_evaluation``.
 """
 
 from collections.abc import Sequence
@@ -23,26 +20,12 @@ import librosa
 import mir_eval
 import numpy as np
 
-from umtlib.audio import SAMPLE_RATE
 from umtlib.errors import EvaluationError
-from umtlib.evaluation.features import (
-    BINS_PER_SEMITONE,
-    HOP,
-    LOWEST,
-    SEMITONES,
-    Excerpt,
-    excerpt,
-)
+from umtlib.evaluation import transcriber
+from umtlib.evaluation.features import Excerpt, excerpt
+from umtlib.evaluation.transcriber import FRAMES_PER_SECOND, Note
 
-Note = tuple[float, float, float]  # onset and offset in seconds, MIDI pitch
-PITCHES = np.arange(LOWEST, LOWEST + 74)  # E1 to F7: at least one overtone lies below 6.3 kHz
 METRICS = ("note_f", "frame_f", "melody", "melody_chroma")
-FRAMES_PER_SECOND = SAMPLE_RATE / HOP
-_PARTIALS, _DECAY, _WIDTH = 16, 0.7, 0.9  # of a comb; the width in rows of the spectrum
-_ROUNDS = 40
-_AUDIBLE = 0.18  # of the loud frames' strongest pitch
-_SHORTEST = 4  # frames, 64 ms
-_ATTACK = 2.5  # a pitch that rises by this factor within 48 ms is struck again
 
 
 def validate(notes: Sequence[Note]) -> None:
@@ -60,51 +43,9 @@ def validate(notes: Sequence[Note]) -> None:
             )
 
 
-def activations(sound: Excerpt) -> np.ndarray:
-    """Return how strongly each of `PITCHES` sounds, shape (74, F), in the spectrum's units."""
-    spectrum = sound.constant_q + 1e-6
-    combs = _combs()
-    strength = np.full((combs.shape[1], spectrum.shape[1]), spectrum.mean(), np.float32)
-    for _ in range(_ROUNDS):
-        strength *= combs.T @ (spectrum / (combs @ strength + 1e-9))
-    return strength
-
-
-def _combs() -> np.ndarray:
-    partials = np.arange(1, _PARTIALS + 1)
-    rows = np.arange(SEMITONES * BINS_PER_SEMITONE)
-    semitones = PITCHES[:, None] - LOWEST + 12 * np.log2(partials)
-    centres = semitones * BINS_PER_SEMITONE + 1  # row 1 is the pitch LOWEST
-    peaks = np.exp(-0.5 * ((rows[:, None, None] - centres) / _WIDTH) ** 2)
-    combs = (peaks * _DECAY ** (partials - 1)).sum(axis=2)
-    return (combs / combs.sum(axis=0)).astype(np.float32)
-
-
 def transcribe(sound: np.ndarray | Excerpt) -> list[Note]:
     """Estimate the notes of a waveform; (onset, offset, pitch) by pitch, then time."""
-    strength = activations(excerpt(sound))
-    loud = np.quantile(strength.max(axis=0), 0.9)
-    if loud < 1e-4:
-        return []
-    found = []
-    for pitch, row in zip(PITCHES, strength, strict=True):
-        for begin, end in _stretches(row, _AUDIBLE * loud):
-            found.append((begin / FRAMES_PER_SECOND, end / FRAMES_PER_SECOND, float(pitch)))
-    return found
-
-
-def _stretches(row: np.ndarray, threshold: float):
-    """Yield the (begin, end) frames in which a pitch sounds, cut where it is struck again."""
-    edges = np.flatnonzero(np.diff(np.r_[False, row > threshold, False].astype(int)))
-    for begin, end in zip(edges[::2], edges[1::2], strict=True):
-        cuts = [begin]
-        for frame in range(begin + 3, end - 2):
-            struck = row[frame + 1] > max(_ATTACK * row[frame - 2], 3 * threshold)
-            if struck and frame - cuts[-1] > 5:
-                cuts.append(frame)
-        for first, last in zip(cuts, [*cuts[1:], end], strict=True):
-            if last - first >= _SHORTEST:
-                yield first, last
+    return transcriber.load().transcribe(sound)
 
 
 def note_f(score: Sequence[Note], estimate: Sequence[Note]) -> float:

@@ -63,6 +63,7 @@ def confusion(found: Mapping) -> Figure:
 def systems(found: Mapping) -> Figure:
     """Draw the paper's pitch measure beside the ones that tell systems apart."""
     metrics = ("ncc", "ncc_centred", "chroma", "frame_f")
+    found = {name: values for name, values in found.items() if values["ncc"] is not None}
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
     for place, system in enumerate(found):

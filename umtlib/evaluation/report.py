@@ -1,7 +1,7 @@
 """Every question asked of one model: ``report.json``, tables and plots.
 
 The same code measures the model's translations and, so that a reader sees what a number is worth,
-six stand-ins for a translator (`SYSTEMS`). Nothing here depends on where a translation comes from:
+nine stand-ins for a translator (`SYSTEMS`). Nothing here depends on where a translation comes from:
 give `measure` any mapping from (excerpt, target) to waveforms. Notebook: ``05_evaluation``.
 """
 
@@ -25,12 +25,14 @@ from umtlib.corpora.pairs import Pair, read_pairs
 from umtlib.errors import EvaluationError
 from umtlib.evaluation import (
     blending,
+    dynamics,
     frechet,
     latent,
     notes,
     nsynth,
     pitch,
     recogniser,
+    standins,
     transcription,
     truth,
 )
@@ -52,9 +54,13 @@ SYSTEMS = {
     "noise": "white noise",
     "wrong_excerpt": "another piece, played by the target",
     "wrong_domain": "the true notes, played by a third domain",
+    "fluttering": "the true rendering, its level swinging by 3 dB eight times a second",
+    "smeared": "the true rendering, its spectrum averaged over 100 ms",
+    "shuffled": "the true rendering, its frames of 50 ms in random order",
     "truth": "the true rendering through 8-bit mu-law",
 }
-METRICS = (*pitch.METRICS, *notes.METRICS, *truth.METRICS)
+IN_TIME = (*dynamics.METRICS, "certainty")  # by target, in a table of their own
+METRICS = (*pitch.METRICS, *notes.METRICS, *truth.METRICS, *IN_TIME)
 _STREAMS = 32  # excerpts generated at a time
 _RETAKEN = 3  # excerpts that are translated twice, to measure how free the decoders are
 
@@ -330,29 +336,33 @@ def _check_domains(domains: Sequence[str], judge: recogniser.Recogniser) -> None
 def _measure_pair(pair: Pair, pairs, domains, made, judge):
     """Yield (target, system, row, embedded windows) for one excerpt."""
     source = excerpt(pair.audio())
-    fixed = {"input": source, "input_mulaw": source.coded, "noise": _noise(source)}
-    found: dict[Excerpt, dict] = {}  # what the stand-ins contain is the same for all targets
+    fixed = {"input": source, "input_mulaw": source.coded, "noise": standins.noise(source)}
+    found: dict[Excerpt, tuple] = {}  # what the stand-ins contain is the same for all targets
     for target in domains:
         if (pair.id, target) not in made:
             raise EvaluationError(f"there is no translation of {pair.id} to {target}")
         true = _rendering(pair, target)
         systems = {"translation": excerpt(made[pair.id, target]), **fixed, "truth": true.coded}
         systems |= _wrong(pair, pairs, target)
+        systems |= {name: late(true) for name, late in standins.IN_TIME.items()}
         for system in (name for name in SYSTEMS if name in systems):
             heard = systems[system]
             if heard not in found:
-                found[heard] = _alone(pair, source, heard, judge)
+                tuned = system not in standins.IN_TIME
+                found[heard] = judge.probabilities(heard), _alone(pair, source, heard, tuned)
+            chances, alone = found[heard]
             row = {"system": system, "excerpt": pair.id, "source": pair.source, "target": target}
-            row |= found[heard] | truth.evaluate(true, heard, judge)
+            row |= alone | truth.evaluate(true, heard, judge)
+            row |= dynamics.evaluate(true, heard, pair.notes)
+            row["called"] = judge.domains[int(chances.argmax())]
+            row["certainty"] = float(chances[judge.domains.index(target)])
             yield target, system, row, judge.embed(heard)
 
 
-def _alone(pair: Pair, source: Excerpt, heard: Excerpt, judge: recogniser.Recogniser) -> dict:
-    """Return what does not depend on the target."""
-    called = judge.domains[int(judge.probabilities(heard).argmax())]
-    found = pitch.evaluate(source, heard, pair.melody)
-    found |= notes.evaluate(pair.notes, heard, pair.melody)
-    return {"called": called} | found
+def _alone(pair: Pair, source: Excerpt, heard: Excerpt, tuned: bool) -> dict:
+    """Return what does not depend on the target; the pitch, which takes long, only if ``tuned``."""
+    found = pitch.evaluate(source, heard, pair.melody) if tuned else {}
+    return found | notes.evaluate(pair.notes, heard, pair.melody and tuned)
 
 
 def _rendering(pair: Pair, name: str) -> Excerpt:
@@ -363,10 +373,6 @@ def _rendering(pair: Pair, name: str) -> Excerpt:
 @lru_cache(maxsize=32)
 def _read(path: Path, _digest: str) -> Excerpt:
     return excerpt(audio.read(path))
-
-
-def _noise(sound: Excerpt) -> Excerpt:
-    return excerpt(0.1 * np.random.default_rng(0).standard_normal(len(sound.waveform)))
 
 
 def _wrong(pair: Pair, pairs: Sequence[Pair], target: str) -> dict[str, Excerpt]:
@@ -426,11 +432,24 @@ def summarise(
     results = {
         "excerpts": len({row["excerpt"] for row in rows}),
         "systems": {system: means(of[system]) for system in SYSTEMS},
+        "in_time": _in_time(of, domains),
         "to_piano": _to_piano(of),
         "pairs": by_pair,
         "recogniser": {system: _called(of[system], judge) for system in ("translation", "truth")},
     }
     return results | {"targets": _targets(results, of, domains)}
+
+
+def _in_time(of: Mapping[str, list], domains: Sequence[str]) -> dict:
+    """Return the measures of time by target; to read beside the truth's, which differ a lot."""
+    return {
+        target: {
+            system: {metric: mean(rows, metric) for metric in ("note_f", *IN_TIME)}
+            for system in ("translation", "input", "truth")
+            for rows in [[row for row in of[system] if row["target"] == target]]
+        }
+        for target in domains
+    }
 
 
 def _to_piano(of: Mapping[str, list]) -> dict:

@@ -14,6 +14,9 @@ PAPER = {
 }  # fmt: skip
 MET = {True: "yes", False: "no", None: None}
 _DISTANCES = ("log_mel", "timbre")  # less is better
+_IN_TIME = (
+    "attack", "onsets", "onset_f", "onset_f_truth", "decay", "flutter", "level_corr", "certainty",
+)  # fmt: skip
 
 
 def tables(report: Mapping) -> str:
@@ -34,6 +37,7 @@ def measured(results: Mapping) -> list[str]:
     """Return what `umtlib.evaluation.report.measure` says of translations, as Markdown's blocks."""
     return [
         *_systems(results["systems"]),
+        *_in_time(results["systems"], results["in_time"]),
         *_to_piano(results["to_piano"]),
         *_pairs(results["pairs"]),
         *_recogniser(results["recogniser"]),
@@ -61,8 +65,8 @@ def _targets(targets: Sequence[Mapping]) -> list[str]:
 
 
 def _systems(systems: Mapping) -> list[str]:
-    metrics = list(next(iter(systems.values())))
-    rows = [(name, *values.values()) for name, values in systems.items()]
+    metrics = [metric for metric in next(iter(systems.values())) if metric not in _IN_TIME]
+    rows = [(name, *(values[m] for m in metrics)) for name, values in systems.items()]
     note = (
         "Averages over all excerpts and targets other than the source. `chroma` to `dtw` compare "
         "with the input (`pyin_` for melodies only), `note_f` to `melody_chroma` with the score, "
@@ -71,6 +75,24 @@ def _systems(systems: Mapping) -> list[str]:
         "to nothing: look at another piece and at white noise."
     )
     return ["## The translations and what stands in for them", markdown(("", *metrics), rows), note]
+
+
+def _in_time(systems: Mapping, targets: Mapping) -> list[str]:
+    rows = [(name, *(values[metric] for metric in _IN_TIME)) for name, values in systems.items()]
+    note = (
+        "`attack`: rise at an onset, dB. `onset_f`: the onsets found against the score's, "
+        "`onset_f_truth`: against those found in the true rendering. `decay`, dB/s, and `flutter`, "
+        "dB, between the score's onsets. `level_corr`: with the truth's level. `certainty`: "
+        "the recogniser's, that it is the target. What matters is how near a row is to the truth's."
+    )
+    metrics = ("note_f", *_IN_TIME)
+    cells = [
+        (target, *(" / ".join(_cell(found[s][m]) for s in found) for m in metrics))
+        for target, found in targets.items()
+    ]
+    by_target = "By target: translation / untranslated input / true rendering."
+    parts = ["## In time", markdown(("", *_IN_TIME), rows), note, by_target]
+    return [*parts, markdown(("target", *metrics), cells)]
 
 
 def _to_piano(groups: Mapping) -> list[str]:

@@ -20,7 +20,8 @@ from umtlib.corpora.pairs import Pair
 from umtlib.errors import EvaluationError
 from umtlib.evaluation import linear
 from umtlib.evaluation.features import excerpt
-from umtlib.evaluation.notes import PITCHES, frame_f, roll
+from umtlib.evaluation.notes import frame_f, roll
+from umtlib.evaluation.transcriber import PITCHES
 from umtlib.translator import MusicTranslator
 
 
