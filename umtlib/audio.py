@@ -17,13 +17,15 @@ import os
 import struct
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
 from pathlib import Path
 from stat import S_ISREG
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 import soxr
+from scipy.ndimage import minimum_filter1d, uniform_filter1d
+from scipy.signal import butter, sosfilt, sosfilt_zi
 
 from umtlib.errors import AudioError, UmtWarning
 from umtlib.names import fitting, readable
@@ -46,6 +48,8 @@ FRAME = SAMPLE_RATE // 20  # samples of which the power is measured
 MOST_GAIN = 10 ** (40 / 20)  # by which a quiet recording is raised, and its noise with it
 _MOST_CHANNELS = 64  # of an array; more means that time does not come first
 _BLOCK = 1 << 20  # values (frames times channels) decoded at a time
+_HIGHPASS = butter(2, LOWEST, "highpass", fs=SAMPLE_RATE, output="sos")
+_SETTLED = sosfilt_zi(_HIGHPASS)
 _PIECE = 1 << 16  # samples levelled at a time
 _REACH = 80  # samples over which the limiter looks ahead, and back, before it turns down
 _JUDGED = 600  # seconds that tell whether the channels cancel each other
@@ -156,10 +160,10 @@ def to_mono_16k(audio: np.ndarray, sample_rate: float) -> np.ndarray:
 def level(waveform: np.ndarray) -> np.ndarray:
     """Bring a recording to the level of the training audio: -20 dBFS root mean square.
 
-    What is below 10 Hz is removed. Of the rest the 50 ms frames above -70 dBFS and within 30 dB of
-    the loudest count, so pauses do not; where "the loudest" leaves out 0.6 s (or 3 %), and nothing
-    counts as more than 5 dB above it, so clicks and knocks do not either. Peaks are limited to
-    -1 dBFS, and the gain to 40 dB: silence stays silence.
+    What is below 10 Hz is removed, if it changes the level. Of the rest the 50 ms frames above
+    -70 dBFS and within 30 dB of the loudest count, so pauses do not; where "the loudest" leaves
+    out 0.6 s (or 3 %), and nothing counts as more than 5 dB above it, so clicks and knocks do not
+    either. Peaks are limited to -1 dBFS, and the gain to 40 dB: silence stays silence.
 
     Parameters
     ----------
@@ -171,22 +175,37 @@ def level(waveform: np.ndarray) -> np.ndarray:
     np.ndarray
         float32 in [-1, 1], shape (T,).
     """
-    return np.concatenate(list(levelled([waveform], level_gain(waveform))))
+    return np.concatenate(list(levelled([waveform], measure([waveform])[1])))
 
 
 def level_gain(waveform: np.ndarray) -> np.float32:
     """Return the factor by which `level` multiplies; it makes no copy of the waveform."""
-    return measure([waveform])[1]
+    return measure([waveform])[1].gain
 
 
-def levelled(blocks: Iterable[np.ndarray], gain: float) -> Iterator[np.ndarray]:
+class Loudness(NamedTuple):
+    """What `measure` finds.
+
+    Attributes
+    ----------
+    gain : np.float32
+        The factor by which `level` multiplies.
+    slow : bool
+        True if what is below 10 Hz must be removed first.
+    """
+
+    gain: np.float32
+    slow: bool
+
+
+def levelled(blocks: Iterable[np.ndarray], loudness: Loudness) -> Iterator[np.ndarray]:
     """Do what `level` does, block by block.
 
     Parameters
     ----------
     blocks : iterable of np.ndarray
         The recording at 16 kHz, each block of shape (samples,); from `stream`, for example.
-    gain : float
+    loudness : Loudness
         From `measure`.
 
     Yields
@@ -194,11 +213,12 @@ def levelled(blocks: Iterable[np.ndarray], gain: float) -> Iterator[np.ndarray]:
     np.ndarray
         float32 in [-1, 1], shape (samples,).
     """
-    return _peaks_limited(block * np.float32(gain) for block in _steady(blocks))
+    chosen = 1 if loudness.slow else 0
+    return _peaks_limited(pair[chosen] * loudness.gain for pair in _with_steady(blocks))
 
 
-def measure(blocks: Iterable[np.ndarray]) -> tuple[int, np.float32]:
-    """Count the samples of a recording, and find its `level_gain`, block by block.
+def measure(blocks: Iterable[np.ndarray]) -> tuple[int, Loudness]:
+    """Count the samples of a recording, and find what brings it to the level, block by block.
 
     Parameters
     ----------
@@ -209,18 +229,20 @@ def measure(blocks: Iterable[np.ndarray]) -> tuple[int, np.float32]:
     -------
     samples : int
         In all blocks together.
-    gain : np.float32
-        The factor by which `level` would multiply.
+    loudness : Loudness
+        For `levelled`.
     """
-    powers, samples, rest = [], 0, np.zeros(0, np.float32)
-    for block in _steady(blocks):
-        samples, rest = samples + len(block), np.concatenate([rest, block])
+    powers, samples, rest = [], 0, np.zeros((2, 0), np.float32)
+    for pair in _with_steady(blocks):
+        samples, rest = samples + pair.shape[1], np.concatenate([rest, pair], axis=1)
         powers.append(_frame_powers(rest, FRAME))
-        rest = rest[len(powers[-1]) * FRAME :]
+        rest = rest[:, powers[-1].shape[1] * FRAME :]
     if samples < FRAME:
         powers = [_frame_powers(rest, samples)]
-    heard = np.sqrt(_heard(np.concatenate(powers)))
-    return samples, np.float32(min(LEVEL / max(heard, 1e-9), MOST_GAIN))
+    whole, steady = map(_heard, np.concatenate(powers, axis=1))
+    slow = bool(whole > 1.05 * steady)
+    heard = np.sqrt(steady if slow else whole)
+    return samples, Loudness(np.float32(min(LEVEL / max(heard, 1e-9), MOST_GAIN)), slow)
 
 
 def _heard(power: np.ndarray) -> float:
@@ -231,37 +253,26 @@ def _heard(power: np.ndarray) -> float:
     return np.minimum(power[power >= top * 1e-3], 3 * top).mean()
 
 
-def _frame_powers(waveform: np.ndarray, frame: int) -> np.ndarray:
+def _frame_powers(pair: np.ndarray, frame: int) -> np.ndarray:
     """Return the mean square of every whole frame, float64: `stream` does not limit its peaks."""
-    whole = waveform[: len(waveform) // frame * frame].reshape(-1, frame)
-    return np.einsum("ft,ft->f", whole, whole, dtype=np.float64) / frame
+    whole = pair[:, : pair.shape[1] // frame * frame].reshape(2, -1, frame)
+    return np.einsum("cft,cft->cf", whole, whole, dtype=np.float64) / frame
 
 
-def _steady(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield small blocks without what is below `LOWEST`; an offset at the start is no step."""
-    from scipy.signal import sosfilt, sosfilt_zi
-
-    state, highpass = None, _highpass()
+def _with_steady(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield small blocks, shape (2, samples): as they are, and without what is below `LOWEST`."""
+    state = None
     for block in blocks:
         for start in range(0, len(block), _PIECE):
             piece = block[start : start + _PIECE]
-            if state is None:
-                state = sosfilt_zi(highpass) * piece[:FRAME].mean(dtype=np.float64)
-            piece, state = sosfilt(highpass, piece, zi=state)
-            yield piece.astype(np.float32)
-
-
-@cache
-def _highpass() -> np.ndarray:
-    from scipy.signal import butter
-
-    return butter(2, LOWEST, "highpass", fs=SAMPLE_RATE, output="sos")
+            if state is None:  # an offset from the start on is no step
+                state = _SETTLED * piece[:FRAME].mean(dtype=np.float64)
+            steady, state = sosfilt(_HIGHPASS, piece, zi=state)
+            yield np.stack([piece, steady]).astype(np.float32)
 
 
 def _peaks_limited(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Turn down smoothly around every peak above `CEILING`, and nowhere else."""
-    from scipy.ndimage import minimum_filter1d, uniform_filter1d
-
     context, size = 2 * _REACH, 2 * _REACH + 1
     held, given = np.zeros(0, np.float32), 0  # samples, of which the first are given already
     for block in itertools.chain(blocks, [None]):
@@ -527,16 +538,18 @@ def _signs(blocks: Iterable[np.ndarray], channels: int, rate: float, name: str) 
         for block in blocks:
             offset = block[:FRAME].mean(axis=0, dtype=np.float64) if offset is None else offset
             block, frames = block - offset, frames + len(block)
-            products, sums = products + block.T @ block, sums + block.sum(axis=0)
+            products += np.einsum("fc,fd->cd", block, block)  # BLAS would take memory for itself
+            sums += block.sum(axis=0)
             if frames > _JUDGED * rate:
                 break
         products -= np.outer(sums, sums) / max(frames, 1)
         powers, before = products.diagonal(), products.mean()
         mixed = np.zeros(channels)
         for number in np.argsort(-powers, kind="stable"):  # each as the louder ones together need
-            signs[number] = -1 if products[number] @ mixed < 0 else 1
+            signs[number] = -1 if (products[number] * mixed).sum() < 0 else 1
             mixed[number] = signs[number]
-        cancels = before < powers.mean() / 4 and signs @ products @ signs > 2 * channels**2 * before
+        after = (products * np.outer(signs, signs)).mean()
+        cancels = before < powers.mean() / 4 and after > 2 * before
     if not cancels:
         return np.ones(channels, np.float32)
     turned = ", ".join(str(number + 1) for number in np.flatnonzero(signs < 0))

@@ -1,8 +1,8 @@
 """Anybody's recordings, as a corpus: one folder of audio files per domain.
 
 The tree below a folder may have any shape. What programs keep beside people's files (hidden files
-and folders, checkpoints, trash, the forks of a Mac) is no part of it. What happens to each file: see
-`prepare`.
+and folders, checkpoints, trash, the forks of a Mac) is no part of it. What happens to each file:
+see `prepare`.
 """
 
 import os

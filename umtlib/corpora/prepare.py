@@ -335,12 +335,12 @@ def _check_worth(waveform: np.ndarray) -> None:
 
 
 def _write(path: Path, waveform: np.ndarray) -> None:
-    gain = audio.level_gain(waveform)
+    loudness = audio.measure([waveform])[1]
     try:
         with audio.replacing(path) as part:
             settings = {"subtype": "PCM_16", "format": "WAV"}
             with soundfile.SoundFile(audio.native(part), "w", SAMPLE_RATE, 1, **settings) as file:
-                for block in audio.levelled([waveform], gain):
+                for block in audio.levelled([waveform], loudness):
                     pcm = np.clip((block * 32768).round(), -32768, 32767)
                     file.write(pcm.astype(np.int16))
     except AudioError as error:  # of the disk, not of the file: the run must not go on
