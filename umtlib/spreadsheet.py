@@ -59,7 +59,7 @@ def read(
             raise ValueError(f"a line has {widest} cells")
         table = pandas.read_csv(
             io.StringIO(text), sep=separator, header=None, names=range(widest + 1), dtype=str,
-            keep_default_na=False, na_filter=False, skip_blank_lines=False,
+            keep_default_na=False, na_filter=False, skip_blank_lines=False, skipinitialspace=True,
         )  # fmt: skip
     except (OSError, ValueError, OverflowError) as reason:
         raise error(f"{path} is no table: {reason}; save it as CSV") from reason
