@@ -112,5 +112,5 @@ def _separator(text: str) -> tuple[str, str]:
     if said := re.match(r"sep=(.)\n", text):
         return said[1], text[said.end() :]
     head = next((line for line in text.split("\n") if line.strip(',;\t "')), "")
-    counts = {mark: _QUOTED.sub("", head).count(mark) for mark in ",;\t"}
+    counts = {mark: _QUOTED.sub("", head).count(mark) for mark in ";\t,"}
     return max(counts, key=counts.get), text
