@@ -2,6 +2,7 @@
 
 import os
 import struct
+import warnings
 
 import numpy as np
 import pytest
@@ -156,6 +157,77 @@ def test_arrays_that_are_no_audio_are_refused(bad):
 def test_level(gain):
     found = audio.level((gain * tone(1)).astype(np.float32))
     assert np.sqrt(np.mean(found**2)) == pytest.approx(audio.LEVEL, rel=1e-3)
+
+
+FAULTS = {
+    "offset": lambda x: x + 0.4,
+    "offset that drifts": lambda x: x + np.linspace(-0.4, 0.4, len(x)),
+    "offset that comes late": lambda x: x + 0.4 * (np.arange(len(x)) > len(x) / 3),
+    "rumble": lambda x: x + 0.5 * np.sin(np.arange(len(x)) * 2 * np.pi * 3 / 16_000),
+    "click": lambda x: put(x, 40_000, 1.0),
+    "click at the start": lambda x: put(x, 0, -1.0),
+    "a click every second": lambda x: put(x, slice(None, None, 16_000), 1.0),
+    "knock": lambda x: put(x, slice(40_000, 42_400), 10 * x[:2_400]),
+    "knocks": lambda x: put(x, slice(None), x * (1 + 9 * (np.arange(len(x)) % 32_000 < 1_600))),
+    "offset and click": lambda x: put(x - 0.3, 40_000, 1.0),
+}
+
+
+def put(waveform, place, new):
+    changed = waveform.copy()
+    changed[place] = new
+    return changed
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("loud", [0.02, 0.2])
+def test_the_musics_level_does_not_depend_on_what_disturbs_it(fault, loud):
+    notes = 0.3 + 0.7 * np.sin(np.arange(96_000) * 2 * np.pi / 16_000) ** 2
+    music = loud * notes * tone(6, amplitude=1)
+    found, wanted = audio.level(FAULTS[fault](music)), audio.level(music)
+    quiet = slice(66_500, 79_000)  # no fault is here
+    change = 20 * np.log10(np.std(found[quiet]) / np.std(wanted[quiet]))
+    assert abs(change) < 1.5
+    assert np.abs(found).max() <= np.float32(audio.CEILING)
+
+
+def test_levelling_twice_or_in_blocks_is_levelling_once():
+    once = audio.level(0.2 * tone(6))
+    assert np.allclose(audio.level(once), once, atol=1e-6)
+    music = FAULTS["knocks"](0.2 * tone(6))
+    once = audio.level(music)
+    loudness = audio.measure([music])[1]
+    for parts in (2, 7, 997):
+        blocks = list(audio.levelled(np.array_split(music, parts), loudness))
+        assert np.allclose(np.concatenate(blocks), once, atol=1e-6)
+
+
+S, C = tone(1), tone(1, hertz=700)
+CANCELLING = {
+    "opposite": (S, -S), "opposite on an offset": (S + 0.5, 0.5 - S), "nearly": (S, -0.4 * S),
+    "five": (S, S, -S, -S, 0 * S), "two pairs": (S, C, -S, -C),
+    "one against four": (S, *[-S / 4] * 4),
+}  # fmt: skip
+ADDING = {
+    "the same": (S, S), "independent": (S, C), "one is silent": (S, 0 * S),
+    "a little cancels": (S, -S / 5),
+    "one of eight": (S, *[0 * S] * 7), "silent": (0 * S, 0 * S),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+@pytest.mark.parametrize("name", CANCELLING | ADDING)
+def test_channels_that_cancel_are_heard(tmp_path, name, rate):
+    channels = np.stack((CANCELLING | ADDING)[name], axis=1)
+    soundfile.write(tmp_path / "in.wav", channels, rate, subtype="FLOAT")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = audio.to_mono_16k(channels, rate)
+        assert np.array_equal(audio.read(tmp_path / "in.wav"), found)
+    assert len(told) == 2 * (name in CANCELLING)
+    if name in CANCELLING:
+        assert np.std(found) > 0.5 * np.sqrt(np.var(channels, axis=0).mean())
+        assert "in.wav" in str(told[1].message) and "turned over" in str(told[1].message)
 
 
 def test_level_does_not_count_pauses_and_does_not_clip():

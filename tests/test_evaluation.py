@@ -623,7 +623,7 @@ def test_bad_ratings(tmp_path):
         ("rater,clip,score\na,b,4\n", "no column 'system'"),
         ("rater,clip,answer\na,b,4\n", "no column 'domain'"),
         ("", "no column 'rater'"),
-        (b"\xff\xfe\x00", "no table in UTF-8"),
+        (b"\xff\xfe\x00", "is no table"),
     ],
 )
 def test_bad_tables(tmp_path, text, complaint):

@@ -59,11 +59,11 @@ def test_any_tree_becomes_a_corpus(tmp_path):
     assert {t.split for t in corpus.tracks} == {"train", "val", "test"}
 
 
-def test_the_splits_keep_copies_together_and_do_not_move(tmp_path):
+def test_the_splits_keep_formats_together_and_do_not_move(tmp_path):
     one = folders.build({"d": songs(tmp_path / "in", 30)}, tmp_path / "one", workers=0)
     assert one.used == 30
     for number in range(30):
-        copy = tmp_path / "in" / f"song {number:02d} (1).flac"
+        copy = tmp_path / "in" / f"Song {number:02d}.flac"
         song(copy, hertz=200.5 + 10 * number)
     songs(tmp_path / "in/new", 5)
     folders.build({"d": tmp_path / "in"}, tmp_path / "two", workers=0)
@@ -71,10 +71,39 @@ def test_the_splits_keep_copies_together_and_do_not_move(tmp_path):
     after = {t.source["source"]: t.split for t in Corpus(tmp_path / "two").tracks}
     assert before.items() <= after.items()
     for name, split in before.items():
-        assert after[name.replace(".wav", " (1).flac")] == split
+        assert after[name.capitalize().replace(".wav", ".flac")] == split
     # the five in "new" are the same audio as five others
     lines = skipped(tmp_path / "two")
     assert len(lines) == 5 and all("the same audio as" in line["reason"] for line in lines)
+
+
+@pytest.mark.parametrize("form", ["recording ({}).wav", "take copy {}.wav", "x_{}.wav", "{}.wav"])
+def test_a_number_in_a_name_makes_no_copy_but_the_same_content_does(tmp_path, form):
+    for number in range(1, 13):
+        song(tmp_path / "in" / form.format(number), hertz=200 + 10 * number)
+    samples, rate = soundfile.read(tmp_path / "in" / form.format(1), dtype="int16")
+    soundfile.write(tmp_path / "in/the same.flac", samples, rate)
+    summary = folders.build({"d": tmp_path / "in"}, tmp_path / "out", workers=0)
+    assert (summary.used, summary.dropped) == (12, 1)
+    assert {t.split for t in Corpus(tmp_path / "out").tracks} >= {"train", "val"}
+
+
+JUNK = [
+    ".hidden.wav", "._song 00.wav", ".git/x.wav", ".ipynb_checkpoints/song-checkpoint.wav",
+    ".Trash-1000/files/x.wav", "__MACOSX/._x.wav", "__MACOSX/deep/x.wav", "sub/.cache/x.wav",
+    "$RECYCLE.BIN/x.wav", "System Volume Information/x.wav", "@eaDir/x.wav", "lost+found/x.wav",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JUNK)
+def test_what_programs_keep_is_no_part_of_a_corpus(tmp_path, name):
+    songs(tmp_path / ".in", 3)  # the folder that is named may have any name
+    song(tmp_path / ".in" / name, hertz=900)
+    summary = folders.build({"d": tmp_path / ".in"}, tmp_path / "out", workers=0)
+    [line] = skipped(tmp_path / "out")
+    assert (summary.used, summary.dropped) == (3, 1)
+    assert name.startswith(line["file"])
+    assert line["reason"].startswith(("a hidden", "a program's"))
 
 
 @pytest.mark.parametrize("count, splits", [(2, "train val"), (3, "test train val"), (40, None)])
@@ -178,8 +207,8 @@ def test_what_is_dropped_or_cut_is_listed(tmp_path):
     for name, words in {
         "notes.txt": "no audio file by its name", "._song.wav": "hidden", "silent.wav": "silent",
         "constant.wav": "silent", "short.wav": "too short: 0.4 s", "one.wav": "too short",
-        "word.m4a": "convert it to WAV", "truncated.wav": "truncated", "loop": "link",
-        "truncated.flac": "damaged after", "dangling.wav": "No such file", "pipe.wav": "regular",
+        "word.m4a": "convert it to WAV", "truncated.wav": "as far as it goes", "loop": "link",
+        "truncated.flac": "of the 3 s", "dangling.wav": "No such file", "pipe.wav": "regular",
     }.items():  # fmt: skip
         assert words in lines[name]["reason"], name
     assert len(lines) == 12
@@ -187,7 +216,7 @@ def test_what_is_dropped_or_cut_is_listed(tmp_path):
     assert cut == {"truncated.wav", "truncated.flac"} and summary.cut == 2
     assert (summary.used, summary.dropped) == (6, 10)
     names = {track.source["source"] for track in Corpus(tmp_path / "out").tracks}
-    assert "bad\ufffd name\n.wav" in names and len(names) == 6
+    assert r"bad\xff name\n.wav" in names and len(names) == 6
 
 
 @pytest.mark.parametrize("domains, words", [

@@ -20,7 +20,8 @@ import typer
 from tqdm import tqdm
 
 from umtlib import files
-from umtlib.errors import AudioError, CorpusError, UmtError
+from umtlib.errors import AudioError, CorpusError, UmtError, UmtWarning
+from umtlib.names import fitting, readable
 
 app = typer.Typer(
     help="Translate music between instruments and styles: whistle, and hear an orchestra.",
@@ -80,12 +81,15 @@ PICTURED = 5 * 60  # seconds of a long recording that its picture shows
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``umt``; an error that was foreseen is one line on stderr and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal may not have every character of a name
+            stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # torch says the rest by exceptions
     previous = signal.getsignal(signal.SIGTERM)
     files.stop_in_order()
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            _warn_once()
             sys.exit(app(arguments, prog_name="umt", standalone_mode=False))
     except _UsageError as error:
         message = error.format_message()
@@ -108,11 +112,26 @@ _UsageError = typer.BadParameter.__base__  # of click, which lies elsewhere in a
 
 
 def _complain(text: str) -> None:
-    print("umt: error:", " ".join(text.split()), file=sys.stderr)
+    print("umt: error:", readable(" ".join(text.split())), file=sys.stderr)
 
 
-def _show_warning(message, *_arguments, **_settings) -> None:
-    print("umt: warning:", message, file=sys.stderr)
+def _warn_once() -> None:
+    """Print each warning on one line, however often the same file is read."""
+    shown: set[str] = set()
+
+    def show(message, *_arguments, **_settings) -> None:
+        text = readable(" ".join(str(message).split()))
+        if text not in shown:
+            print("umt: warning:", text, file=sys.stderr)
+        shown.add(text)
+
+    warnings.showwarning = show
+    warnings.simplefilter("always", UmtWarning)
+
+
+def _say(*parts: object) -> None:
+    """Print one line, whatever names are in it."""
+    print(readable(" ".join(map(str, parts))), flush=True)
 
 
 @app.command()
@@ -182,8 +201,12 @@ class Job:
 
 
 def _plan(path: Path, names: Sequence[str], out: Path, picture: bool) -> Job:
-    waves = {name: out / f"{path.stem}.{name}.wav" for name in names}
-    return Job(path, waves, out / f"{path.stem}.png" if picture else None)
+    waves = {name: out / fitting(path.stem, f".{name}.wav") for name in names}
+    for name, wave in waves.items():
+        if wave.name != f"{path.stem}.{name}.wav":
+            warnings.warn(f"{path.name} has too long a name to add to; it becomes {wave.name}",
+                          UmtWarning, stacklevel=2)  # fmt: skip
+    return Job(path, waves, out / fitting(path.stem, ".png") if picture else None)
 
 
 def _check_names(jobs: list[Job]) -> None:
@@ -210,15 +233,20 @@ def _measure(path: Path):
 
 @contextlib.contextmanager
 def _silenced_stderr() -> Iterator[None]:
-    """Hide what the MP3 decoder writes to stderr about damaged files; errors still arrive."""
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    """Hide what the MP3 decoder writes to stderr about damaged files; the rest still arrives."""
+    saved, nowhere, show = os.dup(2), os.open(os.devnull, os.O_WRONLY), warnings.showwarning
+    told: list[tuple] = []
+    warnings.showwarning = lambda *warning, **_: told.append(warning)
     try:
         os.dup2(nowhere, 2)
         yield
     finally:
+        warnings.showwarning = show
         os.dup2(saved, 2)
         os.close(saved)
         os.close(nowhere)
+        for warning in told:
+            show(*warning)
 
 
 def _check_writable(out: Path) -> None:
@@ -249,17 +277,17 @@ def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _translate_one(model, job: Job, samples: int, gain, chunked: bool, **settings) -> None:
+def _translate_one(model, job: Job, samples: int, loudness, chunked: bool, **settings) -> None:
     """Translate a recording from file to files: its length does not matter to the memory."""
     from umtlib import audio, translation
 
     began = time.perf_counter()
     with _silenced_stderr():
-        blocks = (block * gain for block in audio.stream(job.input))
+        blocks = audio.levelled(audio.stream(job.input), loudness)
         heard = translation.hear(model, blocks, samples, settings["dtype"])
     if chunked and (stretches := translation.stretches(model, heard.levels)) > 1:
-        print(f"{job.input.name}: cut into {stretches} stretches where it is quiet; --no-chunked "
-              "makes it in one, exactly", flush=True)  # fmt: skip
+        _say(f"{job.input.name}: cut into {stretches} stretches where it is quiet; --no-chunked "
+             "makes it in one, exactly")  # fmt: skip
     with contextlib.ExitStack() as stack:
         tell = stack.enter_context(
             _progress(f"{job.input.name} to {len(job.waves)} domains", samples)
@@ -270,35 +298,37 @@ def _translate_one(model, job: Job, samples: int, gain, chunked: bool, **setting
         ):
             put[name](piece)
     taken, seconds = time.perf_counter() - began, samples / audio.SAMPLE_RATE
-    for path in job.waves.values():
-        print(path, _rate(seconds, taken / len(put)), sep=": ")
-    if len(put) > 1:
-        print(f"made together in {_minutes(taken)}; above, each domain has its share of the time")
     if job.picture:
-        _draw(job, gain)
-        print(job.picture, flush=True)
+        _draw(job, loudness)
+    for path in job.waves.values():
+        _say(f"{path}: {_rate(seconds, taken / len(put))}")
+    if len(put) > 1:
+        _say(f"made together in {_minutes(taken)}; above, each domain has its share of the time")
+    if job.picture:
+        _say(job.picture)
 
 
-def _draw(job: Job, gain) -> None:
+def _draw(job: Job, loudness) -> None:
     from umtlib.audio import SAMPLE_RATE
     from umtlib.notebook import plots
 
     with _silenced_stderr():
-        shown = {f"input: {job.input.name}": _beginning(job.input) * gain}
+        shown = {f"input: {job.input.name}": _beginning(job.input, loudness)}
     shown |= {name: _beginning(path) for name, path in job.waves.items()}
     cut = len(next(iter(shown.values()))) == PICTURED * SAMPLE_RATE
     title = f"the first {PICTURED // 60} minutes" if cut else ""
     plots.save(plots.comparison(shown, title), job.picture)
 
 
-def _beginning(path: Path):
-    """Read as much of a recording as a picture shows."""
+def _beginning(path: Path, loudness=None):
+    """Read as much of a recording as a picture shows, levelled if its loudness is given."""
     import numpy as np
 
     from umtlib import audio
 
+    stream = audio.stream(path)
     blocks, left = [], PICTURED * audio.SAMPLE_RATE
-    for block in audio.stream(path):
+    for block in audio.levelled(stream, loudness) if loudness else stream:
         blocks.append(block[:left])
         left -= len(blocks[-1])
         if not left:
@@ -314,7 +344,7 @@ def _rate(seconds: float, taken: float) -> str:
 def _progress(name: str, total: int) -> Iterator:
     """Show a bar on a terminal, and nothing elsewhere; gives a function that moves it."""
     form = "{desc} {percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left"
-    with tqdm(total=total, desc=name, bar_format=form, leave=False, disable=None) as bar:
+    with tqdm(total=total, desc=readable(name), bar_format=form, leave=False, disable=None) as bar:
         yield lambda done, _total: bar.update(done - bar.n)
 
 
@@ -383,7 +413,7 @@ def train(
             on_report=_also_to_tensorboard(report, out),
             on_validate=lambda now, step: watching.listen(now, corpus, out / "heard", step),
         )
-    print(f"{folder}: translate with it by --model {out}")
+    _say(f"{folder}: translate with it by --model {out}")
 
 
 @app.command()
@@ -429,7 +459,7 @@ def refit(
     _check_writable(out.parent)
     pretraining.refit(loaded, corpus, training, fit, judge)
     checkpoint.save(loaded, out)
-    print(f"{out}: translate with it by --model {out}")
+    _say(f"{out}: translate with it by --model {out}")
 
 
 def _preset_for(name: str, domains: Sequence[str]):
@@ -555,13 +585,13 @@ def evaluate(
             temperature=temperature,
             seed=seed,
             backend=backend,
-            name=Path(model).name,
+            name=readable(Path(model).name),
             compare=other,
             single_notes=notes,
             progress=progress,
         )
     excerpts = found["results"]["excerpts"]
-    print(f"{out / 'report.md'}: {excerpts} excerpts in {len(loaded.domains)} domains")
+    _say(f"{out / 'report.md'}: {excerpts} excerpts in {len(loaded.domains)} domains")
 
 
 @stimuli_app.command("opinion")
@@ -607,8 +637,8 @@ def _write_pack(write, model: str, *arguments, **settings) -> None:
     loaded = umtlib.load(model)
     with _bars() as progress:
         out = write(loaded, *arguments, progress=progress, **settings)
-    print(f"{out}: give raters the sounds and a copy of {SHEET}, and keep {KEY}; then "
-          f"umt ratings SHEETS... --key {out / KEY}")  # fmt: skip
+    _say(f"{out}: give raters the sounds and a copy of {SHEET}, and keep {KEY}; then "
+         f"umt ratings SHEETS... --key {out / KEY}")  # fmt: skip
 
 
 @app.command()
@@ -659,7 +689,7 @@ def six_domains(
 
     with _bars() as progress:
         made = build(out, seed=seed, workers=workers, mini=mini, progress=progress)
-    print(made)
+    _say(made)
 
 
 @corpus_app.command("folder")
@@ -731,7 +761,7 @@ def corpus_notes(out: Out) -> None:
     """Render notes of four instruments in NSynth's format, for 'umt evaluate --notes'."""
     from umtlib.evaluation import nsynth
 
-    print(nsynth.render_notes(out))
+    _say(nsynth.render_notes(out))
 
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:
@@ -766,8 +796,8 @@ def _prepare(build, *arguments, out: Path, **settings) -> None:
     if not made.complete:
         print("this shard is done; the last one to finish writes the manifest")
         return
-    print(f"{out}: {made.used} tracks, {made.seconds / 3600:.2f} h; {made.dropped} files dropped, "
-          f"{made.cut} cut: see {out / 'skipped.jsonl'}")  # fmt: skip
+    _say(f"{out}: {made.used} tracks, {made.seconds / 3600:.2f} h; {made.dropped} files dropped, "
+         f"{made.cut} cut or mended: see {out / 'skipped.jsonl'}")  # fmt: skip
 
 
 def _obtain(names: Sequence[str], folder: Path) -> None:
@@ -794,7 +824,7 @@ def import_official(
 
     model = load_official(folder, domain or None, weights)
     checkpoint.save(model, out)
-    print(f"{out}: {', '.join(model.domains)}; translate with it by --model {out}")
+    _say(f"{out}: {', '.join(model.domains)}; translate with it by --model {out}")
 
 
 @bench_app.command("generate")

@@ -1,4 +1,4 @@
-"""Every error that umtlib raises on purpose.
+"""Every error that umtlib raises on purpose, and its warning.
 
 A message names the offending value, the file if there is one, and the mend. The command line
 prints it on one line and exits with status 2.
@@ -7,6 +7,10 @@ prints it on one line and exits with status 2.
 
 class UmtError(Exception):
     """Base of all errors raised on purpose by umtlib."""
+
+
+class UmtWarning(UserWarning):
+    """What was mended on the way, or could not be used; the command line prints it on one line."""
 
 
 class ConfigError(UmtError):

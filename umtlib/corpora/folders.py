@@ -1,24 +1,30 @@
 """Anybody's recordings, as a corpus: one folder of audio files per domain.
 
-The tree below a folder may have any shape. What happens to each file: see `prepare`.
+The tree below a folder may have any shape. What programs keep beside people's files (hidden files
+and folders, checkpoints, trash, the forks of a Mac) is no part of it. What happens to each file:
+see `prepare`.
 """
 
 import os
-import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from umtlib.config import ModelConfig
-from umtlib.corpora.prepare import Item, Summary, prepare, printable, stamp
+from umtlib.corpora.prepare import Item, Summary, prepare, stamp
 from umtlib.errors import ConfigError, CorpusError
+from umtlib.names import readable
 
 # What is tried. Those that libsndfile cannot decode are refused with advice, not passed over.
 SUFFIXES = (
     ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".aif", ".aiff", ".aifc",
     ".au", ".snd", ".caf", ".w64", ".rf64", ".m4a", ".mp4", ".aac", ".wma", ".webm", ".ape", ".wv",
 )  # fmt: skip
-_COPY = re.compile(r"( ?\(\d+\)|[ _-]*copy( ?\d+)?)$")  # what file managers append to a copy
+# Of operating systems and storage servers, not of people; beside what begins with a dot.
+_KEPT_BY_PROGRAMS = {
+    "__macosx", "$recycle.bin", "recycler", "system volume information", "lost+found", "@eadir",
+    "#recycle", "__pycache__",
+}  # fmt: skip
 
 
 def build(domains: Mapping[str, str | os.PathLike], out: str | os.PathLike, **settings) -> Summary:
@@ -49,7 +55,7 @@ def build(domains: Mapping[str, str | os.PathLike], out: str | os.PathLike, **se
         for path, problem in _walk(root):
             name = os.path.relpath(path, root)
             if problem:
-                line = {"file": printable(name), "domain": domain, "reason": problem}
+                line = {"file": readable(name), "domain": domain, "reason": problem}
                 left_out.append(line)
             else:
                 items.append(Item(path, name, domain, group_of(name), None, stamp(path)))
@@ -61,13 +67,14 @@ def build(domains: Mapping[str, str | os.PathLike], out: str | os.PathLike, **se
 
 
 def group_of(name: str) -> str:
-    """Return what a file's name says about the recording, the same for copies and formats.
+    """Return what a file's name says about the recording, the same in every format.
 
-    >>> group_of("Bach/Suite 1 (2).mp3") == group_of("bach/suite 1.wav")
+    A number at the end tells recordings apart: a copy is what has the same content.
+
+    >>> group_of("Bach/Suite (1).mp3") == group_of("bach/suite (1).wav")
     True
     """
-    stem = unicodedata.normalize("NFC", os.path.splitext(printable(name))[0]).casefold()
-    return _COPY.sub("", stem).strip()
+    return unicodedata.normalize("NFC", os.path.splitext(readable(name))[0]).casefold().strip()
 
 
 def _check(domains: Mapping[str, str | os.PathLike], out: Path) -> dict[str, Path]:
@@ -92,8 +99,11 @@ def _walk(root: Path) -> Iterator[tuple[str, str | None]]:
     problems: list[OSError] = []
     for folder, folders, files in os.walk(root, onerror=problems.append):
         folders.sort()
-        for name in folders:
-            if os.path.islink(os.path.join(folder, name)):  # os.walk does not follow it
+        for name in list(folders):
+            if reason := _hidden(name):
+                folders.remove(name)
+                yield os.path.join(folder, name), f"{reason} folder, with all that is in it"
+            elif os.path.islink(os.path.join(folder, name)):  # os.walk does not follow it
                 yield os.path.join(folder, name), "a link to a folder, which is not followed"
         for name in sorted(files):
             yield os.path.join(folder, name), _unwanted(name)
@@ -103,6 +113,12 @@ def _walk(root: Path) -> Iterator[tuple[str, str | None]]:
 
 def _unwanted(name: str) -> str | None:
     suffix = os.path.splitext(name)[1].lower()
+    if reason := _hidden(name):
+        return f"{reason} file"
+    return None if suffix in SUFFIXES else f"no audio file by its name ({readable(suffix)!r})"
+
+
+def _hidden(name: str) -> str | None:
     if name.startswith("."):
-        return "a hidden file"
-    return None if suffix in SUFFIXES else f"no audio file by its name ({printable(suffix)!r})"
+        return "a hidden"
+    return "a program's" if name.casefold() in _KEPT_BY_PROGRAMS else None

@@ -11,11 +11,11 @@ nothing in ``test_data``; the recordings of one movement stay together.
 """
 
 import ast
-import csv
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from umtlib import spreadsheet
 from umtlib.config import ModelConfig
 from umtlib.corpora.prepare import Item, Summary, prepare, stamp
 from umtlib.errors import ConfigError, CorpusError
@@ -96,14 +96,14 @@ def read_metadata(path: Path) -> list[dict]:
     CorpusError
         If the file is missing or a line cannot be read.
     """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file, strict=True)
-            if missing := set(COLUMNS) - set(rows.fieldnames or ()):
-                raise CorpusError(f"{path} has no column {sorted(missing)[0]!r}")
-            return [row | {"id": int(row["id"]), "seconds": float(row["seconds"])} for row in rows]
-    except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise CorpusError(f"{path} cannot be read: {error}; download it again") from error
+    rows = []
+    for place, row in spreadsheet.read(path, COLUMNS, CorpusError):
+        try:
+            numbers = {"id": int(row["id"]), "seconds": spreadsheet.number(row["seconds"])}
+        except ValueError as error:
+            raise CorpusError(f"{path}, line {place}: {error}; download it again") from error
+        rows.append(row | numbers)
+    return rows
 
 
 def selector(expression: str) -> Callable[[Mapping], bool]:

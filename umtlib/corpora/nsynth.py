@@ -22,6 +22,7 @@ from typing import Literal
 
 from umtlib.corpora.prepare import Item, Summary, prepare, stamp
 from umtlib.errors import CorpusError
+from umtlib.names import readable
 
 SPLITS = {"nsynth-train": "train", "nsynth-valid": "val", "nsynth-test": "test"}
 DOMAIN = {"family": "instrument_family_str", "source": "instrument_source_str",
@@ -172,4 +173,5 @@ def _strangers(audio: Path, known: set[str]) -> Iterator[dict]:
         raise CorpusError(f"{audio} is missing; unpack NSynth again")
     for name in sorted(os.listdir(audio)):
         if name.removesuffix(".wav") not in known:
-            yield {"file": f"{audio.parent.name}/audio/{name}", "reason": "not in examples.json"}
+            file = f"{audio.parent.name}/audio/{readable(name)}"
+            yield {"file": file, "reason": "not in examples.json"}

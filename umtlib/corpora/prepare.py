@@ -1,9 +1,9 @@
 """Audio files of any kind become the tracks of a corpus: in parallel, resumable, in shards.
 
-Every file is decoded once, block by block, averaged to mono, resampled to 16 kHz, brought to the
-level of all training audio by one gain (`umtlib.audio.level`) and written as 16-bit WAV. Nothing
-else is done to it. A file that cannot be used is named in ``skipped.jsonl`` with the reason, and
-so is one of which only a part could be used; neither is tried again until it changes.
+Every file is decoded block by block, averaged to mono, resampled to 16 kHz, brought to the level of
+all training audio (`umtlib.audio.level`) and written as 16-bit WAV. Nothing else is done to it. A
+file that cannot be used is named in ``skipped.jsonl`` with the reason, and so is one of which only
+a part could be used or that had to be mended; neither is tried again until it changes.
 
 Results are noted one by one in ``.work/``, so that a run that was cut off goes on where it stopped.
 Several processes, on one machine or many, may share the work through the file system alone: each
@@ -15,6 +15,7 @@ import json
 import os
 import re
 import tempfile
+import warnings
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -32,7 +33,8 @@ import soundfile
 from umtlib import audio, files
 from umtlib.audio import SAMPLE_RATE
 from umtlib.corpora.corpus import MANIFEST, SKIPPED, Track, sha256, write_manifest
-from umtlib.errors import AudioError, CorpusError
+from umtlib.errors import AudioError, CorpusError, UmtWarning
+from umtlib.names import readable
 
 Progress = Callable[[str, int, int], None]
 
@@ -41,7 +43,6 @@ SHARE = 0.1  # of the groups of a domain, for each of val and test
 SHORTEST = 0.5  # seconds; less is no music
 LONGEST = 6 * 3600  # seconds; the rest of a longer file is cut off
 QUIETEST = 2e-4  # peak to peak, -80 dBFS; less is a recording of nothing
-_BLOCK = 1 << 18  # samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,8 @@ class Summary:
     Attributes
     ----------
     used, dropped, cut : int
-        Files with a track; without one; with a track that lacks a part of the file.
+        Files with a track; without one; with a track that lacks a part of the file, or for which
+        it was mended.
     seconds : float
         Of all tracks.
     complete : bool
@@ -129,11 +131,6 @@ def stamp(path: str | os.PathLike) -> str:
     except OSError:
         return "missing"
     return f"{status.st_size}.{status.st_mtime_ns}"
-
-
-def printable(path: str | os.PathLike) -> str:
-    """Return a path that every file and terminal takes, whatever bytes its name has."""
-    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def prepare(
@@ -301,21 +298,30 @@ def convert(out: str, longest: float, item: Item) -> dict:
         If the track cannot be written.
     """
     target = Path(out, item.file)
-    with tempfile.TemporaryFile(dir=Path(out, WORK)) as raw:
+    with (
+        tempfile.TemporaryFile(dir=Path(out, WORK)) as raw,
+        warnings.catch_warnings(record=True) as told,
+    ):
+        warnings.simplefilter("always", UmtWarning)
         try:
             samples, cut = _decode(item.path, raw, longest)
             waveform = np.memmap(raw, np.float32, "r", shape=(samples,))
             _check_worth(waveform)
         except AudioError as error:
-            reason = printable(str(error).replace(item.path, "it"))
+            reason = _without_path(error, item)
             # A permission can be given without any change to the file.
             again = reason.startswith("cannot read")
             return {"key": item.key, "reason": reason} | ({"again": True} if again else {})
         target.parent.mkdir(parents=True, exist_ok=True)
         _write(target, waveform)
+    notes = [_without_path(warning.message, item) for warning in told] + ([cut] if cut else [])
     entry = {"key": item.key, "file": item.file, "bytes": target.stat().st_size}
     entry |= {"seconds": samples / SAMPLE_RATE, "sha256": sha256(target)}
-    return entry | ({"reason": cut} if cut else {})
+    return entry | ({"reason": "; ".join(notes)} if notes else {})
+
+
+def _without_path(message: object, item: Item) -> str:
+    return readable(str(message)).replace(readable(item.path), "it")
 
 
 def _decode(path: str, raw: IO[bytes], longest: float) -> tuple[int, str | None]:
@@ -330,24 +336,7 @@ def _decode(path: str, raw: IO[bytes], longest: float) -> tuple[int, str | None]
             raw.flush()
             return most, f"cut after {longest:g} s"
     raw.flush()
-    return samples, _missing(path, samples / SAMPLE_RATE)
-
-
-def _missing(path: str, seconds: float) -> str | None:
-    """Say how much more audio a file promises than it holds."""
-    try:
-        info, size = soundfile.info(audio.native(path)), os.path.getsize(path)
-        with open(path, "rb") as file:
-            start = file.read(8)
-    except (soundfile.SoundFileError, OSError):  # it has been decoded: its header is odd, no more
-        return None
-    if info.frames / info.samplerate > 1.02 * seconds + 0.1:
-        return f"damaged after {seconds:.1f} s of {info.frames / info.samplerate:.1f} s"
-    promised = int.from_bytes(start[4:], "little") + 8
-    # libsndfile corrects the length of a WAV file by itself. 2**31 and more: written to a pipe.
-    if start[:4] == b"RIFF" and size + 1 < promised < 2**31:
-        return f"truncated: {size} bytes of {promised}"
-    return None
+    return samples, None
 
 
 def _check_worth(waveform: np.ndarray) -> None:
@@ -359,14 +348,14 @@ def _check_worth(waveform: np.ndarray) -> None:
 
 
 def _write(path: Path, waveform: np.ndarray) -> None:
-    gain = audio.level_gain(waveform)
+    loudness = audio.measure([waveform])[1]
     try:
         with audio.replacing(path) as part:
             settings = {"subtype": "PCM_16", "format": "WAV"}
             with soundfile.SoundFile(audio.native(part), "w", SAMPLE_RATE, 1, **settings) as file:
-                for start in range(0, len(waveform), _BLOCK):
-                    block = waveform[start : start + _BLOCK] * gain * 32768
-                    file.write(np.clip(block.round(), -32768, 32767).astype(np.int16))
+                for block in audio.levelled([waveform], loudness):
+                    pcm = np.clip((block * 32768).round(), -32768, 32767)
+                    file.write(pcm.astype(np.int16))
     except AudioError as error:  # of the disk, not of the file: the run must not go on
         raise CorpusError(str(error)) from error
 
@@ -392,7 +381,7 @@ def _distinct(found: list[tuple[Item, dict]]) -> tuple[list[tuple[Item, dict]], 
     """Divide results into tracks, each audio once, and lines for ``skipped.jsonl``."""
     kept, lines, seen = [], [], {}
     for item, entry in found:
-        line = {"file": printable(item.name), "domain": item.domain}
+        line = {"file": readable(item.name), "domain": item.domain}
         reason = entry.get("reason")
         if "file" in entry and entry["sha256"] in seen:
             reason = f"the same audio as {seen[entry['sha256']]}"
@@ -407,7 +396,7 @@ def _distinct(found: list[tuple[Item, dict]]) -> tuple[list[tuple[Item, dict]], 
 
 def _track(pair: tuple[Item, dict], split: str) -> Track:
     item, entry = pair
-    source = {"source": printable(item.name)} | dict(item.source)
+    source = {"source": readable(item.name)} | dict(item.source)
     return Track(item.domain, split, entry["file"], entry["seconds"], entry["sha256"], source)
 
 

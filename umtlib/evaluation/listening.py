@@ -24,14 +24,17 @@ against 1/K is exact if the answers are independent, so each lineup is shuffled 
 Notebook: ``05_evaluation``.
 """
 
-import csv
 import os
-from collections.abc import Mapping, Sequence
+import unicodedata
+import warnings
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import scipy.stats
 
-from umtlib.errors import EvaluationError
+from umtlib import spreadsheet
+from umtlib.errors import EvaluationError, UmtWarning
 
 RATING_COLUMNS = ("rater", "clip", "system", "score")
 LINEUP_COLUMNS = ("rater", "clip", "domain", "answer")
@@ -43,7 +46,7 @@ def read(path: str | os.PathLike, columns: Sequence[str] | None = None) -> list[
     Parameters
     ----------
     path : path
-        In UTF-8.
+        See `umtlib.spreadsheet.read`.
     columns : sequence of str, optional
         That it must have. By default those of the lineup if there is an ``answer``, and else those
         of opinion scores.
@@ -58,21 +61,13 @@ def read(path: str | os.PathLike, columns: Sequence[str] | None = None) -> list[
     EvaluationError
         If a column is missing, or a line does not follow the conventions.
     """
-    ratings = []
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark
-            lines = csv.DictReader(file)
-            if columns is None:
-                is_lineup = "answer" in (lines.fieldnames or ())
-                columns = LINEUP_COLUMNS if is_lineup else RATING_COLUMNS
-            if missing := [name for name in columns if name not in (lines.fieldnames or ())]:
-                wanted = ", ".join(columns)
-                raise EvaluationError(f"{path} has no column {missing[0]!r}; it needs {wanted}")
-            for line in lines:
-                ratings.append(_rating(line, columns, f"{path}, line {lines.line_num}"))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise EvaluationError(f"{path} is no table in UTF-8: {error}; save it as CSV") from error
-    return ratings
+    rows = spreadsheet.read(path, columns or _columns, EvaluationError)
+    wanted = columns or _columns(rows[0][1] if rows else ())
+    return [_rating(row, wanted, f"{path}, line {number}") for number, row in rows]
+
+
+def _columns(found: Collection[str]) -> Sequence[str]:
+    return LINEUP_COLUMNS if "answer" in found else RATING_COLUMNS
 
 
 def _rating(line: dict, columns: Sequence[str], where: str) -> dict:
@@ -80,7 +75,7 @@ def _rating(line: dict, columns: Sequence[str], where: str) -> dict:
         raise EvaluationError(f"{where}: no {missing[0]}; fill it in, or remove the line")
     if "score" in columns:
         try:
-            line["score"] = float(line["score"])
+            line["score"] = spreadsheet.number(line["score"])
         except ValueError:
             raise EvaluationError(f"{where}: score {line['score']!r} is no number") from None
         if not 1 <= line["score"] <= 5:
@@ -108,6 +103,50 @@ def _check_fields(rows: Sequence[Mapping], names: Sequence[str]) -> None:
             raise EvaluationError(f"a rating without {missing[0]!r}: {dict(row)}")
 
 
+def once(rows: Sequence[Mapping], item: Sequence[str]) -> list[Mapping]:
+    """Count every answer once, and warn of what was not counted.
+
+    Raters whose names differ in case, spaces or the coding of accents only are one, under the name
+    that comes first. Of several answers by a rater to the same item the last one counts.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Of opinion scores or of a lineup.
+    item : sequence of str
+        The fields that tell what was rated.
+
+    Returns
+    -------
+    list of mapping
+        The rows that count.
+    """
+    names: dict[str, str] = {}
+    joined: dict[str, str] = {}
+    answers: dict[tuple, Mapping] = {}
+    for row in rows:
+        given = str(row["rater"])
+        rater = names.setdefault(_folded(given), given)
+        if rater != given:
+            joined[given] = rater
+        answers[rater, *(row[name] for name in item)] = {**row, "rater": rater}
+    if joined:
+        pairs = ", ".join(f"{given!r} as {rater!r}" for given, rater in joined.items())
+        _warn(f"raters whose names differ only in how they are written count as one: {pairs}")
+    if again := len(rows) - len(answers):
+        _warn(f"{again} of {len(rows)} answers were given again by the same rater to the same "
+              "item; the last one counts")  # fmt: skip
+    return list(answers.values())
+
+
+def _folded(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text if len(text) < 500 else text[:500] + "...", UmtWarning, stacklevel=4)
+
+
 def variances(scores: np.ndarray, raters: np.ndarray, clips: np.ndarray) -> dict[str, float]:
     """Estimate the variance between raters, between clips, and of the rest.
 
@@ -124,17 +163,17 @@ def variances(scores: np.ndarray, raters: np.ndarray, clips: np.ndarray) -> dict
         ``rater``, ``clip`` and ``noise``; each at least 0.
     """
     n, y = len(scores), scores - scores.mean()
-    counts = np.zeros((raters.max() + 1, clips.max() + 1))
-    np.add.at(counts, (raters, clips), 1)
-    per_rater, per_clip = counts.sum(axis=1), counts.sum(axis=0)
+    per_rater, per_clip = np.bincount(raters), np.bincount(clips)
+    met, counts = np.unique(raters * len(per_clip) + clips, return_counts=True)
+    rater, clip = np.divmod(met, len(per_clip))  # of each pair that there is, counted
     by_rater = (np.bincount(raters, y) ** 2 / per_rater).sum()
     by_clip = (np.bincount(clips, y) ** 2 / per_clip).sum()
     # Coefficients of (rater, clip, noise) in the expectation of each sum of squares, less those
     # of the sum for the mean.
     mean = np.array([(per_rater**2).sum() / n, (per_clip**2).sum() / n, 1.0])
     rows = np.array([
-        [n, ((counts**2).sum(axis=1) / per_rater).sum(), len(per_rater)],
-        [((counts**2).sum(axis=0) / per_clip).sum(), n, len(per_clip)],
+        [n, (counts**2 / per_rater[rater]).sum(), len(per_rater)],
+        [(counts**2 / per_clip[clip]).sum(), n, len(per_clip)],
         [n, n, n],
     ])  # fmt: skip
     found, *_ = np.linalg.lstsq(
@@ -199,23 +238,27 @@ def screen(ratings: Sequence[Mapping], least: float = 0.25) -> list[str]:
     others cannot be judged, and stays.
     """
     validate(ratings)
+    everyone: dict[tuple, np.ndarray] = defaultdict(lambda: np.zeros(2))  # sum and number
+    by_rater: dict[str, dict] = defaultdict(lambda: defaultdict(lambda: np.zeros(2)))
+    for rating in ratings:
+        key, score = (rating["clip"], rating["system"]), (rating["score"], 1)
+        everyone[key] += score
+        by_rater[str(rating["rater"])][key] += score
     bad = []
-    for rater in sorted({str(rating["rater"]) for rating in ratings}):
-        own, others = {}, {}
-        for rating in ratings:
-            key = rating["clip"], rating["system"]
-            mine = str(rating["rater"]) == rater
-            (own if mine else others).setdefault(key, []).append(rating["score"])
-        both = np.array([(np.mean(own[key]), np.mean(others[key])) for key in own if key in others])
-        if len(both) < 3 or np.ptp(both[:, 1]) < 1e-9:
+    for rater, own in sorted(by_rater.items()):
+        mine, all_ = np.array(list(own.values())), np.array([everyone[key] for key in own])
+        shared = all_[:, 1] > mine[:, 1]
+        (sums, numbers), (rest, others) = mine[shared].T, (all_ - mine)[shared].T
+        both = np.array([sums / numbers, rest / others])
+        if shared.sum() < 3 or np.ptp(both[1]) < 1e-9:
             continue
-        if np.ptp(both[:, 0]) < 1e-9 or np.corrcoef(both.T)[0, 1] < least:
+        if np.ptp(both[0]) < 1e-9 or np.corrcoef(both)[0, 1] < least:
             bad.append(rater)
     return bad
 
 
 def evaluate(ratings: Sequence[Mapping], level: float = 0.95) -> dict:
-    """Analyse a test of opinion scores.
+    """Analyse a test of opinion scores, of which every answer counts `once`.
 
     Returns
     -------
@@ -228,22 +271,27 @@ def evaluate(ratings: Sequence[Mapping], level: float = 0.95) -> dict:
     EvaluationError
         See `validate`.
     """
+    validate(ratings)
+    ratings = once(ratings, ("clip", "system"))
     screened = screen(ratings)
-    kept = [rating for rating in ratings if str(rating["rater"]) not in screened]
-    groups = sorted({rating.get("group") or "" for rating in ratings})
-    by_group = {
-        name: _by_system([rating for rating in kept if rating["group"] == name], level)
-        for name in groups
-        if "" not in groups
-    }
+    left_out = set(screened)
+    kept = [rating for rating in ratings if str(rating["rater"]) not in left_out]
+    grouped = all(rating.get("group") for rating in ratings)
+    groups = dict.fromkeys(sorted({rating["group"] for rating in ratings}), ()) if grouped else {}
+    groups |= _split(kept, "group") if grouped else {}
+    by_group = {name: _by_system(found, level) for name, found in groups.items()}
     return {"screened": screened, "systems": _by_system(kept, level), "groups": by_group}
 
 
 def _by_system(ratings: Sequence[Mapping], level: float) -> dict[str, dict]:
-    return {
-        name: opinion([rating for rating in ratings if rating["system"] == name], level)
-        for name in sorted({rating["system"] for rating in ratings})
-    }
+    return {name: opinion(found, level) for name, found in _split(ratings, "system").items()}
+
+
+def _split(ratings: Iterable[Mapping], field: str) -> dict[str, list[Mapping]]:
+    parts: dict[str, list[Mapping]] = defaultdict(list)
+    for rating in ratings:
+        parts[rating[field]].append(rating)
+    return dict(sorted(parts.items()))
 
 
 def lineup(answers: Sequence[Mapping], domains: Sequence[str], level: float = 0.95) -> dict:
@@ -252,7 +300,8 @@ def lineup(answers: Sequence[Mapping], domains: Sequence[str], level: float = 0.
     Parameters
     ----------
     answers : sequence of mapping
-        With ``domain`` and ``answer``; see the conventions above.
+        With ``domain`` and ``answer``; see the conventions above. Where all have a ``rater`` and a
+        ``clip``, every answer counts `once`.
     domains : sequence of str
         All K of them.
     level : float
@@ -274,12 +323,15 @@ def lineup(answers: Sequence[Mapping], domains: Sequence[str], level: float = 0.
     if len(domains) < 2:
         raise EvaluationError(f"a lineup of {len(domains)} domains; at least two are needed")
     _check_fields(answers, ("domain", "answer"))
+    if all("rater" in answer and "clip" in answer for answer in answers):
+        answers = once(answers, ("clip",))
     counts = np.zeros((len(domains), len(domains)), int)
+    places = {name: place for place, name in enumerate(domains)}
     for answer in answers:
         for name in (answer["domain"], answer["answer"]):
-            if name not in domains:
+            if name not in places:
                 raise EvaluationError(f"{name!r} is not one of {', '.join(domains)}")
-        counts[domains.index(answer["domain"]), domains.index(answer["answer"])] += 1
+        counts[places[answer["domain"]], places[answer["answer"]]] += 1
     n, right = int(counts.sum()), int(counts.trace())
     totals = counts.sum(axis=1)
     shares = counts.diagonal()[totals > 0] / totals[totals > 0]

@@ -1,6 +1,9 @@
 """Reports as Markdown tables, each with a sentence on how to read it."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+
+from umtlib.names import readable
 
 # Mor et al. 2018, Table 2: NCC and DTW of the conversion to piano, from three kinds of source. E,
 # M and A are musicians, who replayed the segments.
@@ -13,6 +16,8 @@ PAPER = {
         "E": (0.76, 0.97), "M": (0.72, 0.95), "A": (0.75, 0.94), "network": (0.88, 0.98)},
 }  # fmt: skip
 MET = {True: "yes", False: "no", None: None}
+# What Markdown takes for more than itself; an underscore within a word it does not.
+_MARKS = re.compile(r"[\\`*\[\]<>|$~#&]|(?<![^\W_])_|_(?![^\W_])")
 _DISTANCES = ("log_mel", "timbre")  # less is better
 _IN_TIME = (
     "attack", "onsets", "onset_f", "onset_f_truth", "decay", "flutter", "level_corr", "certainty",
@@ -23,7 +28,7 @@ def tables(report: Mapping) -> str:
     """Return a report (`umtlib.evaluation.report.evaluate`) as Markdown."""
     results = report["results"]
     parts = [
-        f"# Evaluation of {report['model'] or 'a model'}",
+        f"# Evaluation of {escaped(report['model'] or 'a model')}",
         f"{results['excerpts']} excerpts; temperature {report['temperature']}, seed "
         f"{report['seed']}; umtlib {report['umtlib']}. A dash: not applicable.",
         *_targets(results["targets"]),
@@ -46,15 +51,25 @@ def measured(results: Mapping) -> list[str]:
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence]) -> str:
-    """Return one table; numbers get three digits."""
-    lines = [header, ["---"] * len(header), *([_cell(value) for value in row] for row in rows)]
+    """Return one table; numbers get three digits, and texts stay what they are."""
+    cells = ([_cell(value) for value in row] for row in rows)
+    lines = [[escaped(name) for name in header], ["---"] * len(header), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _cell(value) -> str:
     if value is None:
         return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else escaped(str(value))
+
+
+def escaped(name: str) -> str:
+    r"""Return a name as Markdown that shows it as it is.
+
+    >>> print(escaped("a|b*"), escaped("bach_organ"))
+    a\|b\* bach_organ
+    """
+    return _MARKS.sub(r"\\\g<0>", readable(name))
 
 
 def _targets(targets: Sequence[Mapping]) -> list[str]:
@@ -203,7 +218,7 @@ def opinion(found: Mapping) -> str:
         for name, result in found["systems"].items()
     ]
     header = ("", "n", "mean±SD", "± if ratings were independent", "± raters and clips sampled")
-    screened = ", ".join(found["screened"]) or "nobody"
+    screened = ", ".join(map(escaped, found["screened"])) or "nobody"
     return "\n\n".join([*parts, "All ratings", markdown(header, rows), f"Left out: {screened}."])
 
 

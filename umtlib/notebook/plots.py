@@ -5,6 +5,7 @@ serves the command line, notebooks and servers alike. Notebook: ``01_quickstart`
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from umtlib.audio import SAMPLE_RATE, replacing
+from umtlib.names import readable
 
 LOWEST, PER_OCTAVE, ROWS = 55.0, 36, 258  # rows of a spectrogram: 55 to 7,757 Hz
 RANGE_DB = 70  # of the colour scale
@@ -133,16 +135,23 @@ def comparison(waveforms: Mapping[str, np.ndarray], title: str = "") -> Figure:
     for (left, right), (name, waveform) in zip(axes, waveforms.items(), strict=True):
         draw_waveform(left, waveform)
         image = draw_spectrogram(right, waveform)
-        left.set_title(name, loc="left", fontweight="bold")
+        left.set_title(_plain(name), loc="left", fontweight="bold", parse_math=False, usetex=False)
     for bottom in axes[-1]:
         bottom.set_xlabel("time (s)")
         bottom.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10]))
     figure.colorbar(image, ax=axes[:, 1], label="level (dB, loudest = 0)", aspect=12 * rows)
-    figure.suptitle(title)
+    figure.suptitle(_plain(title), parse_math=False, usetex=False)
     return figure
+
+
+def _plain(name: str) -> str:
+    """Return a name as a picture can show it: in one line that is not too long."""
+    name = readable(name)
+    return name if len(name) <= 100 else f"{name[:49]}…{name[-50:]}"
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:
     """Write a figure as a PNG file, which appears only when it is complete."""
-    with replacing(path) as part:
+    with replacing(path) as part, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the font lacks it: a box is drawn
         figure.savefig(part, dpi=110, format="png")

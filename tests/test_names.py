@@ -1,0 +1,96 @@
+"""Any name that the file system holds works: in pictures, lines, tables, manifests and files."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import tone
+
+from umtlib import names
+from umtlib.corpora.corpus import SKIPPED, Corpus
+from umtlib.evaluation import tables
+from umtlib.notebook import plots
+
+ODD = [
+    "$x^{$", "$\\frac$", "a_b^c\\d", "two\nlines\r\t", "\x1b[31mred\x07", "-dash", "--out", "-",
+    "dots..", ".", " ", "a|b<c>`*", "%s{}%(x)d", "\u202egpj.exe", "שלום", "日本\u3000語", "e\u0301",
+    "🎻", "\u2028line", "nul\x01", "'quoted\" & more'", os.fsdecode(b"bad\xff\xfe"), "x" * 251,
+    "♫" * 83, os.fsdecode(b"\xe9" * 251),
+]  # fmt: skip
+
+
+ODDEST = [ODD[0], ODD[3], "-dash", "-", "日本\u3000語", *ODD[-4:]]
+
+
+def odd_folder(folder, chosen, seconds):
+    folder.mkdir()
+    for number, name in enumerate(chosen):
+        samples = (tone(seconds, hertz=200 + 10 * number) * 32_767).astype(np.int16)
+        raw = io.BytesIO()
+        soundfile.write(raw, samples, 16_000, format="WAV")
+        (folder / f"{name}.wav").write_bytes(raw.getvalue())
+    return folder
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_name_is_shown_in_one_line(name):
+    shown = names.readable(name)
+    assert shown.isprintable() or "\u3000" in shown
+    assert shown.encode() and len(shown.splitlines()) == 1
+    row = tables.markdown(("", name), [(name, 1.0)])
+    assert len(row.splitlines()) == 3
+    assert row.replace(r"\\", "").replace(r"\|", "").count("|") == 9
+
+
+@pytest.mark.parametrize("suffix", ["", ".wav", ".bach_organ.wav"])
+def test_names_that_fit_stay_and_others_are_cut_without_colliding(suffix):
+    stems = ODD + [ODD[-1][:-1] + end for end in "ab"] + ["♫" * 85, "♫" * 86, "♫" * 84 + "x"]
+    made = [names.fitting(stem, suffix) for stem in stems]
+    assert len(set(made)) == len(stems) and made == [names.fitting(s, suffix) for s in stems]
+    for stem, name in zip(stems, made, strict=True):
+        size = len(os.fsencode(stem + suffix))
+        assert name == stem + suffix if size <= 255 else len(os.fsencode(name)) <= 255
+        assert name.endswith(suffix)
+
+
+def test_any_name_is_a_title(tmp_path, recwarn):
+    shown = {name: tone(0.05) for name in ODDEST[::3]}
+    plots.save(plots.comparison(shown, "$^{"), tmp_path / f"{'x' * 251}.png")
+    assert len(os.listdir(tmp_path)) == 1 and not list(recwarn)
+
+
+@pytest.mark.slow
+def test_they_are_all_translated_on_a_terminal_of_ascii(blink_folder, tmp_path):
+    """Also a file that is called as the standard input is, and with a picture of each."""
+    folder = odd_folder(tmp_path / "in", ODDEST, 0.01)
+    inputs = sorted(os.listdir(folder))
+    command = ["-m", "umtlib", "translate", "--model", blink_folder, "--to", "drum", "--out"]
+    done = subprocess.run(
+        [sys.executable, *command, tmp_path / "out", "--", *inputs], cwd=folder,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(os.listdir(tmp_path / "out")) == 2 * len(inputs)
+    assert (done.stdout + done.stderr).isascii()
+    lines = done.stderr.splitlines()
+    assert all(b"too long a name" in line for line in lines) and len(lines) == 3
+    assert len(done.stdout.splitlines()) == 2 * len(inputs)
+
+
+def test_they_are_all_in_a_corpus(tmp_path, umt):
+    folder = odd_folder(tmp_path / os.fsdecode(b"in\xff\n"), ODD, 0.5)
+    status, printed, complaint = umt(
+        "corpus", "folder", "--domain", f"d={folder}", "--workers", 1, "--out", tmp_path / "out\n"
+    )
+    assert (status, len(printed.splitlines())) == (0, 1), complaint
+    lines = (tmp_path / "out\n" / SKIPPED).read_text().splitlines()
+    found = [json.loads(line)["file"] for line in lines]
+    found += [track.source["source"] for track in Corpus(tmp_path / "out\n").tracks]
+    assert sorted(found) == sorted(names.readable(f"{name}.wav") for name in ODD)
+    assert all("hidden" in json.loads(line)["reason"] for line in lines)

@@ -1,0 +1,142 @@
+"""Tables as spreadsheets save them, and listening tests as people fill them in."""
+
+import time
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from umtlib import spreadsheet
+from umtlib.errors import EvaluationError, UmtWarning
+from umtlib.evaluation import listening, stimuli, tables
+
+ROWS = [
+    ("rater", "clip", "system", "score"),
+    ("Zoë", "a, b", 'the "x"', "4,5"),
+    ("r2", "c", "y", "3"),
+]
+WANTED = [{"rater": "Zoë", "clip": "a, b", "system": 'the "x"', "score": 4.5},
+          {"rater": "r2", "clip": "c", "system": "y", "score": 3.0}]  # fmt: skip
+
+
+def saved(separator=",", end="\r\n", rows=ROWS, quote=False):
+    def cell(text):
+        needed = quote or any(mark in text for mark in (separator, '"', "\n"))
+        return '"' + text.replace('"', '""') + '"' if needed else text
+
+    return "".join(separator.join(map(cell, row)) + end for row in rows)
+
+
+WIDE = [("", *row[:2], "", *row[2:], "", "") for row in ROWS]
+TABLES = {
+    "comma": saved().encode(),
+    "semicolon": saved(";").encode(),
+    "tab": saved("\t").encode(),
+    "mark": b"\xef\xbb\xbf" + saved(";").encode(),
+    "UTF-16": saved("\t").encode("utf-16"),
+    "UTF-16, big endian": b"\xfe\xff" + saved("\t").encode("utf-16-be"),
+    "Latin": saved(";").encode("cp1252"),
+    "LF": saved(end="\n").encode(),
+    "CR": saved(end="\r").encode(),
+    "no last end": saved().rstrip().encode(),
+    "all quoted": saved(quote=True).encode(),
+    "sep=": ("sep=;\r\n" + saved(";")).encode(),
+    "empty rows": ("\r\n,,,\r\n" + saved().replace("\r\n", "\r\n,,,\r\n\r\n")).encode(),
+    "empty columns": saved(rows=WIDE).encode(),
+    "spaces": saved(";").replace(";", " ; ").encode(),
+    "commas in a header of one more": saved(
+        ";", rows=[(*row, "" if n else "or, if, any, that, is") for n, row in enumerate(ROWS)]
+    ).encode(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_what_a_spreadsheet_saves_is_read(tmp_path, name):
+    (tmp_path / "t.csv").write_bytes(TABLES[name])
+    found = listening.read(tmp_path / "t.csv")
+    assert [{field: row[field] for field in ROWS[0]} for row in found] == WANTED
+
+
+@pytest.mark.parametrize("data, words", [
+    (saved(rows=[(*ROWS[0], "score"), ("a", "b", "c", "1", "2")]).encode(), "2 columns 'score'"),
+    (b'rater,clip,system,score\n"a,b,c,4\n', "no table|no clip"), (b"\0\0\0", "zero bytes"),
+    (b"rater" + b"," * 20_000, "20000 cells"), (b"\xff\xfe\xff", "no table"),
+    (b"\n\n", "no column"),
+    (None, "no file"),
+])  # fmt: skip
+def test_what_is_no_table_is_refused(tmp_path, data, words):
+    if data is not None:
+        (tmp_path / "t.csv").write_bytes(data)
+    with pytest.raises(EvaluationError, match=words):
+        listening.read(tmp_path / ("t.csv" if data is not None else "."))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=60) | st.text(",;\t\"\n\rabrater'é", max_size=60).map(str.encode))
+def test_anything_is_a_table_or_refused(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_bytes(b"rater" + data)
+    try:
+        rows = spreadsheet.read(path, ("rater",), EvaluationError)
+    except EvaluationError:
+        return
+    assert all(isinstance(cell, str) for _, row in rows for cell in row.values())
+
+
+def rating(rater="r1", clip="c", system="s", score=4.0):
+    return {"rater": rater, "clip": clip, "system": system, "score": score}
+
+
+@pytest.mark.parametrize("again, words, n", [
+    ([rating(score=2.0)], "1 of 2 answers", 1), ([rating("R1", "d")], "'R1' as 'r1'", 2),
+    ([rating(" r1 ", "d")], "' r1 ' as 'r1'", 2), ([rating("ｒ１")], "as 'r1'", 1),
+])  # fmt: skip
+def test_an_answer_counts_once(again, words, n):
+    with pytest.warns(UmtWarning) as told:
+        found = listening.evaluate([rating(), *again])
+    assert any(words in str(warning.message) for warning in told)
+    assert found["systems"]["s"]["n"] == n
+    assert n > 1 or found["systems"]["s"]["mean"] == again[-1]["score"]
+
+
+def test_an_answer_of_a_lineup_counts_once():
+    answers = [
+        {"rater": name, "clip": "x", "domain": "a", "answer": "a"} for name in ("r", "R", "s")
+    ]
+    with pytest.warns(UmtWarning):
+        assert listening.lineup(answers, "ab")["n"] == 2
+
+
+@pytest.mark.parametrize("spread", ["few", "many"])
+def test_200_000_ratings_take_seconds(tmp_path, spread):
+    rng, most = np.random.default_rng(0), {"few": 1_000, "many": 50_000}[spread]
+    lines = {
+        f"r{r},c{c},s{s},{score},g{c % 20}"
+        for r, c, s, score in rng.integers(1, (most, most, 6, 6), (200_000, 4)).tolist()
+    }
+    (tmp_path / "t.csv").write_text("rater,clip,system,score,group\n" + "\n".join(lines) + "\n")
+    began = time.process_time()
+    with warnings.catch_warnings(action="ignore"):
+        found = listening.evaluate(listening.read(tmp_path / "t.csv"))
+    assert time.process_time() - began < 60
+    assert sum(system["n"] for system in found["systems"].values()) > 150_000 or found["screened"]
+
+
+def test_names_do_not_break_a_table():
+    text = tables.opinion(listening.evaluate([rating(system="a|b\n*c*"), rating("|", "d")]))
+    assert r"| a\|b\\n\*c\* | 1 |" in text
+    assert (
+        len({line.replace(r"\|", "").count("|") for line in text.splitlines() if line[:1] == "|"})
+        == 1
+    )
+
+
+def test_a_sheet_from_a_spreadsheet_is_unblinded(tmp_path):
+    key = saved(";", rows=[stimuli.OPINION_KEY, ("000.wav", "x", "g", "ours")])
+    sheet = saved(";", rows=[stimuli.OPINION_SHEET, ("me", "000.wav", "", "3,5"), ("",) * 4])
+    (tmp_path / "key.csv").write_text(key)
+    (tmp_path / "sheet.csv").write_bytes(b"\xef\xbb\xbf" + sheet.encode())
+    [found] = stimuli.unblind(tmp_path / "key.csv", [tmp_path / "sheet.csv"])
+    assert found == {"rater": "me", "score": 3.5, "clip": "x", "group": "g", "system": "ours"}

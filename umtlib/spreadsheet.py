@@ -1,0 +1,116 @@
+"""Tables that people keep in spreadsheets, read from whatever the spreadsheet calls CSV."""
+
+import io
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from umtlib.errors import UmtError
+
+_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_MOST = 10_000  # columns
+_QUOTED = re.compile(r'"[^"]*"')
+
+
+def read(
+    path: str | os.PathLike,
+    columns: Sequence[str] | Callable[[Sequence[str]], Sequence[str]],
+    error: type[UmtError],
+) -> list[tuple[int, dict[str, str]]]:
+    """Read a table: separated by comma, semicolon or tab, in UTF-8, UTF-16 or Windows' Latin.
+
+    Byte order marks, any ends of lines, quotes, spaces around cells, and empty rows and columns are
+    all of no account.
+
+    Parameters
+    ----------
+    path : path
+        The file; its first row that is not empty names the columns.
+    columns : sequence of str, or function
+        That it must have; or what says so of the columns that there are.
+    error : type of UmtError
+        To raise.
+
+    Returns
+    -------
+    list of (int, dict)
+        Of each row that is not empty: its number in the file and its cells by column, as text.
+
+    Raises
+    ------
+    UmtError
+        Of the type given, if the file cannot be read or is no table, has a column twice or lacks
+        one.
+    """
+    import pandas
+
+    try:
+        if not Path(path).is_file():
+            raise error(f"{path} is no file; name a table saved as CSV")
+        text = _text(Path(path).read_bytes())
+        separator, text = _separator(re.sub("\r\n?", "\n", text))
+        if "\0" in text:
+            raise ValueError("it holds zero bytes")
+        plain = _QUOTED.sub("", text)
+        widest = max(line.count(separator) for line in (text + "\n" + plain).split("\n"))
+        if widest > _MOST:
+            raise ValueError(f"a line has {widest} cells")
+        table = pandas.read_csv(
+            io.StringIO(text), sep=separator, header=None, names=range(widest + 1), dtype=str,
+            keep_default_na=False, na_filter=False, skip_blank_lines=False, skipinitialspace=True,
+        )  # fmt: skip
+    except (OSError, ValueError, OverflowError) as reason:
+        raise error(f"{path} is no table: {reason}; save it as CSV") from reason
+    rows = [
+        (number, [str(cell).strip() if cell == cell else "" for cell in row])
+        for number, row in enumerate(table.itertuples(index=False, name=None), start=1)
+    ]
+    rows = [(number, cells) for number, cells in rows if any(cells)]
+    header = rows[0][1] if rows else []
+    for name, count in Counter(filter(None, header)).items():
+        if count > 1:
+            raise error(f"{path} has {count} columns {name!r}; leave one of them")
+    wanted = columns(header) if callable(columns) else columns
+    if missing := [name for name in wanted if name not in header]:
+        raise error(f"{path} has no column {missing[0]!r}; it needs {', '.join(wanted)}")
+    return [
+        (number, {name: cell for name, cell in zip(header, cells, strict=True) if name})
+        for number, cells in rows[1:]
+    ]
+
+
+def number(text: str) -> float:
+    """Return the number that a cell holds, also one with a decimal comma.
+
+    Raises
+    ------
+    ValueError
+        If it holds none.
+
+    Examples
+    --------
+    >>> number("4,5")
+    4.5
+    """
+    return float(text.replace(",", ".", 1) if "." not in text else text)
+
+
+def _text(data: bytes) -> str:
+    for mark, encoding in _MARKS.items():
+        if data.startswith(mark):
+            return data.decode(encoding)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("cp1252")  # what spreadsheets call CSV without further words
+
+
+def _separator(text: str) -> tuple[str, str]:
+    """Return what separates the cells, and the text without a first line that only says so."""
+    if said := re.match(r"sep=(.)\n", text):
+        return said[1], text[said.end() :]
+    head = next((line for line in text.split("\n") if line.strip(',;\t "')), "")
+    counts = {mark: _QUOTED.sub("", head).count(mark) for mark in ";\t,"}
+    return max(counts, key=counts.get), text
