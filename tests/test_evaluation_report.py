@@ -210,8 +210,9 @@ def test_the_freedom_of_decoders(model, corner):
     assert found == report.creativity(model, pairs, None, seed=5)
     assert found["n"] == sum(pair.source != name for pair in pairs for name in model.domains)
     assert found["agreed"] < 0.9  # untrained decoders make noise, another one each time
-    sure = report.creativity(model, pairs, None, temperature=0)  # chance has no part in it
-    assert sure["agreed"] == pytest.approx(1)
+    # Chance has no part in it. (What an untrained decoder holds still on is silence to a chroma.)
+    sure = [report.creativity(model, pairs, None, temperature=0, seed=seed) for seed in (0, 9)]
+    assert sure[0] == sure[1]
 
 
 PACK = ("--data", "corner", "--model", "model", "--excerpts", 2)
