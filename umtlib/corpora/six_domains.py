@@ -184,7 +184,13 @@ def _collect(results: Iterable, stage: str, total: int, tell: Progress) -> list:
 
 
 def read_scores(out: Path, workers: int | None, tell: Progress) -> tuple[list[Score], list[dict]]:
-    """Read what can be read, cached below ``out``; also return what cannot, and why."""
+    """Read what can be read, cached below ``out``; also return what cannot, and why.
+
+    Raises
+    ------
+    CorpusError
+        If ``out`` cannot be written to, or no score can be read.
+    """
     root, cache = score_library.corpus_root(), out / ".cache" / f"music21-{version('music21')}"
     try:
         cache.mkdir(parents=True, exist_ok=True)
