@@ -56,7 +56,7 @@ class DecoderConfig:
 
     input: Literal["scalar", "codes"] = "scalar"  # one number per sample, or a table of 256 rows
     input_kernel: int = 1  # previous samples that the first layer sees
-    prediction: int = 0  # order of the linear prediction that it sees too; 0: none
+    guide: Literal["latent", "frames"] = "latent"  # what it is told: the latent; see umtlib.guide
     blocks: int = 4
     layers: int = 10
     channels: int = 128  # residual channels
@@ -92,21 +92,10 @@ class ModelConfig:
                     f"domain {name!r}: use letters, digits, '_' and '-' only, and not 'all'"
                 )
         _check_positive(self)
-        if self.decoder.prediction:
-            self._check_prediction()
         if self.encoder.pool % self.encoder.stride:
             raise ConfigError(
                 f"pool {self.encoder.pool} must be a multiple of the filter stride "
                 f"{self.encoder.stride}"
-            )
-
-    def _check_prediction(self) -> None:
-        # 1,024 samples to a spectrum: `umtlib.prediction`, which is on a higher floor.
-        order, pool = self.decoder.prediction, self.encoder.pool
-        if not 0 < order <= 512 or pool > 1_024 or self.mulaw != "torchaudio":
-            raise ConfigError(
-                f"a prediction of order {order} must be of 1 to 512, with torchaudio's mu-law and "
-                f"a pool of at most 1024, not {self.mulaw!r} and {pool}"
             )
 
 
@@ -152,22 +141,9 @@ class Preset:
     model: ModelConfig
     training: TrainingConfig
 
-    def __post_init__(self):
-        encoder, prediction = self.model.encoder, self.model.decoder.prediction
-        bank = encoder.front_end == "filterbank" and encoder.channels >= encoder.filters
-        if self.training.pretraining_steps and not (prediction and bank):
-            raise ConfigError(
-                "pretraining_steps needs decoders that are given a prediction, and an encoder with "
-                "a filterbank and a channel for each filter"
-            )
-        if self.training.conversion and not prediction:
-            raise ConfigError("conversion needs decoders that are given a prediction")
-
 
 def _check_positive(config: Any) -> None:
     for name, value in _leaves(config):
-        if name == "decoder.prediction":
-            continue  # 0: none
         if isinstance(value, int) and not isinstance(value, bool) and value < 1:
             raise ConfigError(f"{name} = {value} must be at least 1")
 
@@ -199,7 +175,7 @@ _SMALL = Preset(
         decoder=DecoderConfig(
             input="codes",
             input_kernel=2,
-            prediction=128,
+            guide="frames",
             blocks=2,
             channels=64,
             skip_channels=64,
