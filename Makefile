@@ -22,8 +22,10 @@ demo: $(VENV)/.installed
 	$(BIN)/umt translate "$(INPUT)" --out "$(OUT)"
 
 test: $(VENV)/.installed-test
-	$(PYTEST) --dist worksteal tests umtlib
-	$(PYTEST) --dist loadfile --nbval-lax --nbval-current-env $(wildcard notebooks/*.ipynb)
+	@$(PYTEST) --dist worksteal tests umtlib; units=$$?; \
+	$(PYTEST) --dist loadfile --nbval-lax --nbval-current-env $(wildcard notebooks/*.ipynb); \
+	notebooks=$$?; echo "exit status of the unit tests: $$units, of the notebooks: $$notebooks"; \
+	test $$units$$notebooks = 00
 
 lint: $(BIN)/ruff
 	$(BIN)/ruff check .

@@ -331,7 +331,7 @@ def test_a_cubin_fits_its_gpu(tmp_path, capability, name, per_block):
 def test_a_cubin_is_made_once(monkeypatch, tmp_path):
     options = sizes_of("tiny", 1).options()
     made = nvrtc.cubin(options, 75)
-    (kept,) = (tmp_path / "cache").iterdir()
+    (kept,) = (tmp_path / "cache").glob("*.cubin")
     assert kept.read_bytes() == made and made.startswith(b"\x7fELF")
     nvrtc.cubin.cache_clear()
     monkeypatch.setattr(nvrtc, "_compile", lambda *arguments: b"compiled again")
@@ -353,8 +353,8 @@ def test_what_nvrtc_refuses_is_quoted(monkeypatch, tmp_path):
         nvrtc.cubin(tuple(option for option in options if "LAYERS" not in option), 75)
     (tmp_path / "file").touch()
     monkeypatch.setenv("UMT_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(GenerationError, match="cannot be kept in"):
-        nvrtc.cubin(options, 75)
+    with pytest.warns(RuntimeWarning, match="cannot keep what is compiled"):
+        assert nvrtc.cubin(options, 75)
 
 
 def test_without_the_bindings_it_says_what_to_install(monkeypatch):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from umtlib import config, fused, native
 from umtlib.decoder import Decoder
-from umtlib.errors import NativeError
+from umtlib.errors import NativeError, UmtError
 
 CHANNELS, SKIP, LATENT, POOL, FRAMES, BATCH = 8, 12, 5, 20, 3, 2
 
@@ -74,12 +74,31 @@ def test_threads_do_not_change_a_bit(monkeypatch):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         gradient, total = h.clone(), torch.empty_like(condition)
         given = torch.ones(len(h), CHANNELS)
-        fused._call(
-            "ungate", torch.float32, fused.ctypes.byref(shape), gradient, condition, given, total
-        )
+        fused._call("ungate", torch.float32, shape, gradient, condition, given, total)
         sums.append(torch.cat([gradient.flatten(), total.flatten()]))
     assert torch.equal(sums[0], sums[1])
     assert torch.equal(sums[0], sums[2])
+
+
+@pytest.mark.parametrize("wrong", [
+    {1: torch.zeros(2, 7)}, {0: torch.zeros(120, 16, dtype=torch.bfloat16)}, {2: None},
+    {0: torch.zeros(16, 120).T}, {3: torch.zeros(2, 3, 16, device="meta")},
+])  # fmt: skip
+def test_nothing_of_another_size_or_type_reaches_a_pass(wrong):
+    shape = fused._Shape(BATCH, FRAMES, POOL, CHANNELS, SKIP)
+    arrays = [torch.zeros(size) for size in ((120, 16), (2, 3, 16), (120, 8), (2, 3, 16))]
+    with pytest.raises(UmtError, match="ungate: "):
+        fused._call(
+            "ungate", torch.float32, shape, *(wrong.get(i, a) for i, a in enumerate(arrays))
+        )
+
+
+@pytest.mark.parametrize(
+    "target", [torch.tensor([0, 4]), torch.tensor([-1, 0]), torch.zeros(3).long()]
+)
+def test_targets_are_classes(target):
+    with pytest.raises(UmtError, match="target has"):
+        fused.cross_entropy(torch.zeros(2, 4), target)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

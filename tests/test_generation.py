@@ -309,9 +309,9 @@ def test_int8_costs_the_shipped_model_less_than_a_hundredth_of_a_nat():
 
 
 @needs_compiler
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30, 0.0])
+@pytest.mark.parametrize("value", [1e30, 0.0])
 @pytest.mark.parametrize("dtype", generation.DTYPES.values())
-def test_what_is_not_finite_makes_codes_all_the_same(dtype, value):
+def test_what_is_huge_or_nothing_makes_codes_all_the_same(dtype, value):
     decoder = make_decoder(VARIANTS["head"])
     latent, uniforms = make_input(decoder, 2, 3)
     latent[0, :, 1] = value
@@ -386,13 +386,17 @@ def test_several_decoders_at_once_are_each_as_alone():
     [
         ({"latent": torch.zeros(1, 5, 2)}, "latent has shape"),
         ({"latent": torch.zeros(6, 2)}, "latent has shape"),
-        ({"uniforms": torch.zeros(1, 3)}, "uniforms have shape"),
-        ({"temperature": -1.0}, "temperature -1.0"),
+        ({"uniforms": torch.zeros(1, 3)}, "uniforms has shape"),
+        ({"temperature": -1.0}, "temperature -1 must"),
         ({"temperature": float("nan")}, "temperature nan"),
         ({"backend": "magic"}, "unknown backend 'magic'"),
         ({"backend": "reference", "dtype": torch.bfloat16}, "reference backend does not compute"),
         ({"dtype": torch.float16}, "float16"),
         ({"threads": 0}, "threads 0"),
+        ({"threads": 10**6}, "threads 1e.06 must be from 1 to 1024"),
+        ({"latent": torch.full((1, LATENT, 2), float("nan"))}, "latent has values from nan"),
+        ({"latent": torch.zeros(1, LATENT, 2, dtype=torch.int32)}, "latent has type int32"),
+        ({"uniforms": torch.ones(1, 2 * POOL)}, "uniforms has values from 1 to 1"),
     ],
 )
 def test_what_cannot_be_made_is_refused(change, message):
@@ -465,29 +469,6 @@ def test_without_a_compiler_pytorch_does_it_and_says_so_once(
     said = [str(item.message) for item in recwarn if item.category is RuntimeWarning]
     assert len(said) == 1 and "no C++ compiler" in said[0]
     assert torch.equal(codes, run(reference, decoder, latent, uniforms)[0])
-
-
-@needs_compiler
-def test_the_library_is_built_once_and_by_many_at_once(tmp_path):
-    library, source = tmp_path / "cache" / "one.so", b'extern "C" int one() { return 1; }'
-    compiler = native._compiler()
-    threads = [
-        threading.Thread(target=native._compile, args=(compiler, source, library)) for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert native.ctypes.CDLL(str(library)).one() == 1
-    assert list(library.parent.iterdir()) == [library]
-    assert native._key(source, compiler) != native._key(source + b" ", compiler)
-
-
-@needs_compiler
-def test_a_compiler_that_fails_is_quoted(tmp_path):
-    with pytest.raises(NativeError, match="cannot compile"):
-        native._compile(native._compiler(), b"#error this is not C++", tmp_path / "bad.so")
-    assert list(tmp_path.iterdir()) == []
 
 
 # ----------------------------------------------------------------------------------- the bench

@@ -1,14 +1,13 @@
-"""The kernel on processors that this machine is not: other vectors, other instructions.
+"""Every build of the kernel: those that this processor can run are run, the others compiled.
 
-What a processor lacks is put in its place: a width of vectors that the compiler cuts into smaller
-ones, and VNNI's one instruction in plain C++. In int8 the sums are whole numbers and in float32 of
-a fixed order, so with the compiler's contractions off all of them agree to the last bit.
+For what this processor lacks something is put in its place: vectors that the compiler cuts into
+smaller ones, and plain C++ for VNNI's one instruction. In int8 the sums are whole numbers and in
+float32 of a fixed order, so with the compiler's contractions off all of them agree to the last bit.
 """
 
 import ctypes
 import platform
 import shutil
-import subprocess
 
 import pytest
 import torch
@@ -16,12 +15,12 @@ from test_generation import VARIANTS, make_decoder, make_input, needs_compiler, 
 
 from umtlib import native
 from umtlib.errors import NativeError
-from umtlib.generation import cpu
+from umtlib.generation import DTYPES, cpu
+from umtlib.native import BUILDS, V3, V4, Build
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, needs_compiler]
 
-X86 = platform.machine() in ("x86_64", "AMD64")
-EMULATED = """
+EMULATED = b"""
 template <class Sum, class Bytes>
 inline Sum emulated(Sum sum, Bytes x, Bytes w) {  // as VNNI: x unsigned, w signed
   unsigned char u[sizeof x];
@@ -31,70 +30,112 @@ inline Sum emulated(Sum sum, Bytes x, Bytes w) {  // as VNNI: x unsigned, w sign
   for (unsigned i = 0; i < sizeof u; ++i) sum[i / 4] += int(u[i]) * int(s[i]);
   return sum;
 }
-#define UMT_DPBUSD emulated
+#define UMT_EMULATED emulated
 """
-OTHERS = {
-    "VNNI, 512 bits": (EMULATED, "-DUMT_LANES=16"),
-    "VNNI, 256 bits": (EMULATED, "-DUMT_LANES=8"),
-    "plain, 512 bits": ("", "-DUMT_LANES=16"),
-    "plain, 128 bits": ("", "-DUMT_LANES=4"),
-    "SSE2": ("", "-march=x86-64"),
-}
-PROCESSORS = {
-    "x86-64": "g++", "x86-64-v3": "g++", "x86-64-v4": "g++", "skylake-avx512": "g++",
-    "sapphirerapids": "g++", "alderlake": "g++", "znver4": "g++",
-    "armv8-a": "aarch64-linux-gnu-g++", "armv8.2-a+dotprod": "aarch64-linux-gnu-g++",
-}  # fmt: skip
+GENERIC = BUILDS[-1]
+HERE = [build for build in native.builds() if build is not GENERIC]
+REST = [build for build in BUILDS if build not in native.builds()]
+PUT_IN_PLACE = {  # by width and by whether VNNI is used
+    (build.lanes, "VNNI" in build.macros): Build(
+        f"in place of {build.name}",
+        "",
+        (),
+        build.lanes,
+        build.macros[:1] * ("VNNI" in build.macros),
+    )
+    for build in REST
+}.values()
 
 
-def build(folder, before="", *flags, compiler=None):
-    """Compile the kernel, some text in front of it, and return the file."""
-    source, made = folder / "kernel.cpp", folder / "kernel.so"
-    source.write_bytes(before.encode() + native._source("generation/kernel.cpp"))
-    command = [*(compiler or native._compiler()), *native.FLAGS, "-O2", "-Wno-psabi", *flags]
-    result = subprocess.run([*command, source, "-o", made], capture_output=True, text=True)
-    if "bad value" in result.stderr or "unknown target" in result.stderr:
-        pytest.skip("this compiler does not know that processor")
-    assert result.returncode == 0, result.stderr
-    return made
-
-
-def kernel(folder, *options):
-    return cpu.declared(ctypes.CDLL(str(build(folder, *options, "-ffp-contract=off"))))
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory):
+def compiled(build, *flags, compiler=None):
+    """The kernel as a build, without contractions and little optimised."""
+    text = native._source("generation/kernel.cpp")
+    if build in PUT_IN_PLACE:
+        text = EMULATED + text
+    command = [*(compiler or native._compiler()), *native.FLAGS, *build.options]
+    command += ["-O1", "-Wno-psabi", "-ffp-contract=off", *flags]
     try:
-        return kernel(tmp_path_factory.mktemp("here"), "", "-march=native")
-    except NativeError:
-        pytest.skip("no C++ compiler here")
+        return native.compiled(command, text)
+    except NativeError as error:
+        if "unrecognized" in str(error) or "bad value" in str(error) or "unknown" in str(error):
+            pytest.skip(f"this compiler does not know it: {error}")
+        raise
 
 
-@pytest.mark.skipif(not X86, reason="these flags are for x86")
-@pytest.mark.parametrize("other", OTHERS)
-def test_other_processors_have_the_same_sums(other, here, tmp_path, monkeypatch):
-    text, flag = OTHERS[other]
-    march = () if "march" in flag else ("-march=native",)
-    there = kernel(tmp_path, text, *march, flag)
-    if "LANES" in flag:
-        assert there.umt_lanes() == int(flag.split("=")[1])
+def logits_of(library, monkeypatch):
+    """Of three decoders in every number format, each given the same past."""
+    monkeypatch.setattr(cpu, "library", lambda: library)
+    found = {}
     for name in ("uneven", "wide", "prediction"):
         decoder = make_decoder(VARIANTS[name])
         latent, uniforms = make_input(decoder, batch=7, frames=2)
-        for dtype in (torch.int8, torch.float32):
-            made = []
-            for library in (here, there):
-                monkeypatch.setattr(cpu, "library", lambda library=library: library)
-                made.append(run(cpu, decoder, latent, uniforms, dtype=dtype, threads=2))
-            assert torch.equal(made[0][1], made[1][1]) and torch.equal(made[0][0], made[1][0])
+        forced = (256 * uniforms).to(torch.uint8)
+        for dtype in DTYPES.values():
+            options = {"dtype": dtype, "threads": 2, "forced": forced}
+            found[name, dtype] = run(cpu, decoder, latent, uniforms, **options)[1]
+    return found
 
 
-@needs_compiler
-@pytest.mark.parametrize("processor", PROCESSORS)
-def test_it_compiles_for(processor, tmp_path):
-    compiler = shutil.which(PROCESSORS[processor])
-    if compiler is None or (compiler.endswith("/g++") and not X86):
+def opened(content, folder):
+    path = folder / "kernel.so"
+    path.write_bytes(content)
+    return cpu.declared(ctypes.CDLL(str(path)))
+
+
+@pytest.fixture(scope="module")
+def generic(tmp_path_factory):
+    library = opened(compiled(GENERIC), tmp_path_factory.mktemp("generic"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return logits_of(library, monkeypatch)
+
+
+@pytest.mark.parametrize("build", [*HERE, *PUT_IN_PLACE], ids=lambda build: build.name)
+def test_every_build_has_the_same_sums(build, generic, tmp_path, monkeypatch):
+    library = opened(compiled(build), tmp_path)
+    for (name, dtype), logits in logits_of(library, monkeypatch).items():
+        wanted = generic[name, dtype]
+        if "BF16" in build.macros and dtype == torch.bfloat16:  # its own order, and no denormals
+            assert (logits - wanted).abs().max() < 0.05 * wanted.std(dim=-1).mean()
+        else:
+            assert torch.equal(logits, wanted), (name, dtype)
+
+
+@pytest.mark.parametrize("build", REST, ids=lambda build: build.name)
+def test_the_rest_compile(build):
+    on_arm = "asimd" in build.needs
+    compiler = shutil.which("aarch64-linux-gnu-g++" if on_arm else "x86_64-linux-gnu-g++")
+    if compiler is None and on_arm != (platform.machine() in ("aarch64", "arm64")):
         pytest.skip("no compiler for it here")
-    made = build(tmp_path, "", f"-march={processor}", "-O0", compiler=[compiler])
-    assert made.stat().st_size > 10_000
+    command = [compiler] if compiler else None
+    assert len(compiled(build, "-O0", compiler=command)) > 10_000
+
+
+PROCESSORS = {  # what /proc/cpuinfo says of some
+    "": "generic",
+    "fpu sse sse2 ssse3 avx": "SSE2",
+    V3: "AVX2",
+    f"{V3} avx_vnni": "AVX2, VNNI",
+    V4: "AVX-512",
+    f"{V4} avx512_vnni": "AVX-512, VNNI",
+    f"{V4} avx512_vnni avx512_bf16": "AVX-512, VNNI, bfloat16",
+    f"{V4} avx512_vnni avx512_bf16 avx_vnni amx_tile amx_int8 amx_bf16": "AVX-512, VNNI, bfloat16",
+    "fp asimd evtstrm crc32": "NEON",
+    "fp asimd asimddp sve i8mm bf16": "NEON, dot product",
+}
+
+
+@pytest.mark.parametrize("has", PROCESSORS)
+def test_the_best_build_is_chosen(has, monkeypatch):
+    monkeypatch.setattr(native, "features", lambda: frozenset(has.split()))
+    assert native.builds()[0].name == PROCESSORS[has]
+    assert native.builds()[-1] is GENERIC
+
+
+def test_what_the_compiler_does_not_know_is_passed_over(monkeypatch):
+    unknown = Build("unknown", "", ("-march=of-tomorrow",), 64)
+    monkeypatch.setattr(native, "BUILDS", (unknown, GENERIC))
+    build, command, _ = native.toolchain()
+    assert build is GENERIC and "-DUMT_LANES=4" in command
+    monkeypatch.setattr(native, "BUILDS", (unknown,))
+    with pytest.raises(NativeError, match="does not work: .*of-tomorrow"):
+        native.toolchain()

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from umtlib import native
-from umtlib.errors import NativeError
+from umtlib.errors import NativeError, TrainingError
 
 GRAIN = 2**17  # numbers of an array that are worth a thread of their own
 _SUFFIX = {torch.float32: "float", torch.bfloat16: "half"}
@@ -102,8 +102,50 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 class _Shape(Structure):  # `Shape` in fused.cpp
     _fields_ = [(name, c_int64) for name in ("batch", "frames", "pool", "channels", "skip")]
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Numbers in an array, by what it holds: see `_ARRAYS`."""
+        B, F, P, C, S = self.batch, self.frames, self.pool, self.channels, self.skip
+        rows = B * F * P
+        widths = {"x": C, "h": 2 * C, "skips": S, "o": C + S}
+        return {key: rows * width for key, width in widths.items()} | {
+            "bias": C,
+            "frames": 2 * B * F * C,
+        }
 
-def _call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
+
+# What each function of fused.cpp takes after the shape: arrays by what they hold, those of the
+# product's type with a star; "dilation" is a number, and what ends with "?" may be None.
+_ARRAYS = {
+    "residual": ("*o?", "bias?", "x", "skips", "dilation", "*h?"),
+    "gate": ("*h", "frames", "*x"),
+    "ungate": ("*h", "frames", "*x", "frames"),
+    "descend": ("*h?", "dilation", "x", "*skips", "*o?"),
+}
+
+
+def _call(name: str, dtype: torch.dtype, shape: _Shape, *given: Any) -> None:
+    taken = [
+        _taken(f"{name}: {kind}", kind, value, dtype, shape.sizes)
+        for kind, value in zip(_ARRAYS[name], given, strict=True)
+    ]
+    _run(name, dtype, ctypes.byref(shape), *taken)
+
+
+def _taken(name: str, kind: str, value: Any, dtype: torch.dtype, sizes: dict[str, int]) -> Any:
+    if kind == "dilation":
+        return native.number(name, value, 0, 2**24)
+    if value is None and kind.endswith("?"):
+        return None
+    kind_of = dtype if kind.startswith("*") else torch.float32
+    made = native.array(name, value, kind_of, getattr(value, "shape", ()), written=True)
+    if made.numel() != (wanted := sizes[kind.strip("*?")]):
+        raise TrainingError(f"{name} has shape {tuple(made.shape)}; wanted {wanted} numbers")
+    return made
+
+
+def _run(name: str, dtype: torch.dtype, *arguments: Any) -> None:
+    """Call a function with what `native.array` and `native.number` have let through."""
     function = getattr(native.load("fused.cpp"), f"umt_{name}_{_SUFFIX[dtype]}")
     function.restype = None
     largest = max(value.numel() for value in arguments if isinstance(value, Tensor))
@@ -113,7 +155,6 @@ def _call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
 
 def _to_c(value: Any) -> Any:
     if isinstance(value, Tensor):
-        assert value.is_contiguous()
         return ctypes.c_void_p(value.data_ptr())
     return c_int64(value) if isinstance(value, int) else value
 
@@ -124,23 +165,22 @@ class _Stack(torch.autograd.Function):
         layers, (batch, samples, channels) = len(dilations), x.shape
         frames = conditions.shape[2]
         shape = _Shape(batch, frames, samples // frames, channels, skips.shape[2])
-        z = ctypes.byref(shape)
         taps, outs, biases = weights[:layers], weights[layers : 2 * layers], weights[2 * layers :]
         taps, outs = ([w.to(product) for w in group] for group in (taps, outs))
         x, skips, conditions = x.clone(), skips.clone(), conditions.contiguous()
         kept = []
         a = x.new_empty(batch * samples, 2 * channels, dtype=product)
-        _call("residual", product, z, None, None, x, skips, dilations[0], a)
+        _call("residual", product, shape, None, None, x, skips, dilations[0], a)
         for i in range(layers):
             h = a @ taps[i].T
             g = torch.empty_like(h[:, :channels], memory_format=torch.contiguous_format)
-            _call("gate", product, z, h, conditions[i], g)
+            _call("gate", product, shape, h, conditions[i], g)
             kept += [a, h, g]
             o = g @ outs[i].T
             last = i + 1 == layers
             a = None if last else torch.empty_like(a)
             d = 0 if last else dilations[i + 1]
-            _call("residual", product, z, o, biases[i], x, skips, d, a)
+            _call("residual", product, shape, o, biases[i], x, skips, d, a)
         ctx.save_for_backward(conditions, *taps, *outs, *kept)
         ctx.shape, ctx.product, ctx.dilations = shape, product, dilations
         return skips
@@ -148,7 +188,7 @@ class _Stack(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, dskips):
-        product, z, layers = ctx.product, ctypes.byref(ctx.shape), len(ctx.dilations)
+        product, z, layers = ctx.product, ctx.shape, len(ctx.dilations)
         conditions, *saved = ctx.saved_tensors
         taps, outs, kept = saved[:layers], saved[layers : 2 * layers], saved[2 * layers :]
         batch, samples, _ = dskips.shape
@@ -177,8 +217,10 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits, target):
         gradient = logits.detach().clone(memory_format=torch.contiguous_format)
-        loss = torch.empty(len(target))
-        _call("cross_entropy", logits.dtype, gradient, target.contiguous(), loss, *logits.shape)
+        rows, classes = logits.shape
+        target = native.array("target", target, torch.int64, (rows,), 0, classes - 1)
+        loss = torch.empty(rows)
+        _run("cross_entropy", logits.dtype, gradient, target, loss, rows, classes)
         ctx.save_for_backward(gradient)
         return loss.mean()
 

@@ -5,7 +5,6 @@ first use. All of them choose the same codes when given the same random numbers.
 ``04_generation``.
 """
 
-import math
 import os
 import threading
 import warnings
@@ -17,6 +16,7 @@ from queue import Empty, SimpleQueue
 import torch
 from torch import Tensor
 
+from umtlib import native
 from umtlib.decoder import Decoder
 from umtlib.errors import ConfigError, GenerationError, NativeError
 from umtlib.generation import cpu, cuda, reference
@@ -81,7 +81,7 @@ def generate(
     Raises
     ------
     GenerationError
-        If a shape, the temperature, the backend or the state does not fit.
+        If an argument is not as said above, or the state belongs to something else.
     """
     threads = thread_count(threads)
     state = State() if state is None else state
@@ -126,13 +126,24 @@ def generate_many(
     -------
     list of Tensor
         Per decoder what `generate` returns.
+
+    Raises
+    ------
+    GenerationError
+        As `generate`; or if there is not one state or one array of uniforms per decoder.
     """
     threads, count = thread_count(threads), len(decoders)
+    for name, given in (("uniforms", uniforms), ("states", states)):
+        if given is not None and len(given) != count:
+            raise GenerationError(f"{len(given)} {name} for {count} decoders; give one for each")
     each = max(1, threads // max(count, 1))
     jobs = [
         _Job(decoder, latent, given, generator, temperature, backend, dtype, each, state)
         for decoder, given, state in zip(
-            decoders, uniforms or [None] * count, states or [State() for _ in decoders], strict=True
+            decoders,
+            [None] * count if uniforms is None else uniforms,
+            [State() for _ in decoders] if states is None else states,
+            strict=True,
         )
     ]
     on_gpu = [job for job in jobs if job.run is cuda.run]  # there threads only wait
@@ -154,12 +165,19 @@ def dtype_named(name: str) -> torch.dtype:
 
 
 def thread_count(threads: int | None = None) -> int:
-    """Return how many threads to use: the argument, else ``UMT_THREADS``, else torch's number."""
+    """Return how many threads to use: the argument, else ``UMT_THREADS``, else torch's number.
+
+    Raises
+    ------
+    GenerationError
+        If that is no whole number from 1 to 1024.
+    """
+    name, wish = "threads", os.environ.get("UMT_THREADS")
+    if threads is None and wish:
+        name, threads = f"UMT_THREADS={wish}: threads", int(wish) if wish.isdecimal() else 0
     if threads is None:
-        threads = int(os.environ.get("UMT_THREADS") or torch.get_num_threads())
-    if threads < 1:
-        raise GenerationError(f"threads {threads} must be at least 1")
-    return threads
+        threads = min(torch.get_num_threads(), native.THREADS)
+    return native.number(name, threads, 1, native.THREADS)
 
 
 @cache
@@ -195,8 +213,17 @@ class _Job:
         self, decoder, latent, uniforms, generator, temperature, backend, dtype, threads, state
     ):
         dtype = torch.float32 if dtype is None else dtype
+        _check(decoder, backend, dtype, generator, state)
         backend = fastest(dtype) if backend == "auto" else backend
-        _check(decoder, latent, uniforms, temperature, backend, dtype)
+        temperature = native.number("temperature", temperature, 0, native.FINITE[1], float)
+        channels, weight = decoder.layers[0].condition.in_features, decoder.logits.weight
+        latent = native.array(
+            "latent", latent, weight.dtype, (None, channels, None), *native.FINITE,
+            device=getattr(latent, "device", "cpu"),
+        )  # fmt: skip
+        if uniforms is not None:
+            samples = len(latent), latent.shape[2] * decoder.pool
+            uniforms = native.array("uniforms", uniforms, torch.float32, samples, *native.UNIFORM)
         owner = (backend, dtype, latent.shape[0], id(decoder))
         if state.owner not in (None, owner):
             raise GenerationError(
@@ -219,7 +246,7 @@ class _Job:
     def pieces(self) -> Iterator[int]:
         """Make a piece for each item; an item is the number of samples done."""
         pool, frames = self.decoder.pool, max(1, PIECE // self.decoder.pool)
-        for latent in self.latent.split(frames, dim=2) if self.latent.shape[2] else ():
+        for latent in self.latent.split(frames, dim=2) if self.codes.numel() else ():
             samples = latent.shape[2] * pool
             span = slice(self.done, self.done + samples)
             uniforms = (
@@ -271,16 +298,17 @@ def _run_together(jobs: list[_Job], threads: int, progress: Callable[[int], None
         progress(min(job.done for job in jobs))
 
 
-def _check(decoder, latent, uniforms, temperature, backend, dtype) -> None:
-    channels = decoder.layers[0].condition.in_features
-    if latent.ndim != 3 or latent.shape[1] != channels:
-        raise GenerationError(f"latent has shape {tuple(latent.shape)}; wanted (B, {channels}, F)")
-    samples = (latent.shape[0], latent.shape[2] * decoder.pool)
-    if uniforms is not None and tuple(uniforms.shape) != samples:
-        raise GenerationError(f"uniforms have shape {tuple(uniforms.shape)}; wanted {samples}")
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise GenerationError(f"temperature {temperature} must be 0 or more")
-    if backend not in BACKENDS:
+def _check(decoder, backend, dtype, generator, state) -> None:
+    for value, kind in ((decoder, Decoder), (state, State), (generator, torch.Generator | None)):
+        if not isinstance(value, kind):
+            raise GenerationError(f"{type(value).__name__} is given where {kind} is wanted")
+    if generator is not None and generator.device.type != "cpu":
+        raise GenerationError(f"the generator is on {generator.device}; give one on the CPU")
+    backend = backend if isinstance(backend, str) else type(backend).__name__
+    dtype = dtype if isinstance(dtype, torch.dtype) else type(dtype).__name__
+    if backend not in ("auto", *BACKENDS):
         raise GenerationError(f"unknown backend {backend!r}; choose auto, {', '.join(BACKENDS)}")
-    if dtype not in DTYPES.values() or (backend != "cpu" and dtype != torch.float32):
+    if dtype not in DTYPES.values() or (
+        backend in ("cuda", "reference") and dtype != torch.float32
+    ):
         raise GenerationError(f"the {backend} backend does not compute in {dtype}")

@@ -17,6 +17,7 @@ from umtlib.decoder import Decoder
 from umtlib.errors import GenerationError
 from umtlib.generation.sampling import State
 from umtlib.generation.weights import Weights, gather
+from umtlib.mulaw import CODES
 
 FORMATS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # by the kernel's numbers
 
@@ -60,8 +61,16 @@ class Network:
     def __init__(self, decoder: Decoder, dtype: torch.dtype):
         self.library = library()
         weights, config = gather(decoder), decoder.config
-        dilations = torch.tensor([layer.dilation for layer in decoder.layers], dtype=torch.int32)
+        dilations = native.array(
+            "dilations",
+            [layer.dilation for layer in decoder.layers],
+            torch.int32,
+            (None,),
+            1,
+            2**24,
+        )
         constants = prediction.amplitudes(), prediction.thresholds()
+        self.latent, self.order = weights.condition.shape[1], config.prediction
         source = _Source(
             *(getattr(weights, item.name).data_ptr() for item in fields(Weights)),
             *(x.data_ptr() for x in (dilations, *constants)),
@@ -70,7 +79,7 @@ class Network:
             len(decoder.layers),
             config.channels,
             config.skip_channels,
-            weights.condition.shape[1],
+            self.latent,
         )
         self.pointer = self.library.umt_pack(source, FORMATS[dtype])
         if not self.pointer:
@@ -119,17 +128,24 @@ def run(
         network = Network(decoder, dtype)
         rings = torch.zeros(len(latent), network.state_words, dtype=torch.int32)
         state.memory = Memory(network, rings)
-    network = state.memory.network
-    frames = latent.transpose(1, 2).to("cpu", torch.float32).contiguous()  # (B, F, L)
-    predictors = decoder.predictors(latent).cpu().contiguous()  # (B, F, order)
-    uniforms = uniforms.to("cpu", torch.float32).contiguous()
-    forced = None if forced is None else forced.to("cpu", torch.uint8).contiguous()
-    codes = torch.empty(uniforms.shape, dtype=torch.uint8)
-    arrays = (state.memory.rings, frames, predictors, uniforms, forced, codes, logits)
+    network, rings = state.memory.network, state.memory.rings
+    B, F, T = len(rings), latent.shape[2], latent.shape[2] * decoder.pool  # streams, frames
+    codes = torch.empty(B, T, dtype=torch.uint8)
+    inputs = latent.transpose(1, 2), decoder.predictors(latent)
+    taken = (
+        native.array("state", rings, torch.int32, (B, network.state_words), written=True),
+        native.array("latent", inputs[0], torch.float32, (B, F, network.latent), *native.FINITE),
+        native.array("predictors", inputs[1], torch.float64, (B, F, network.order), *native.FINITE),
+        native.array("uniforms", uniforms, torch.float32, (B, T), *native.UNIFORM),
+        None if forced is None else native.array("forced", forced, torch.uint8, (B, T), 0, 255),
+        codes,
+        None if logits is None
+        else native.array("logits", logits, torch.float32, (B, T, CODES), written=True),
+    )  # fmt: skip
     call = _Call(
-        *(None if array is None else array.data_ptr() for array in arrays),
-        *(len(codes), frames.shape[1], decoder.pool, threads),
-        temperature,
+        *(None if array is None else array.data_ptr() for array in taken),
+        *(B, F, decoder.pool, native.number("threads", threads, 1, native.THREADS)),
+        native.number("temperature", temperature, 0, native.FINITE[1], float),
     )
     if network.library.umt_generate(network.pointer, call):
         raise GenerationError("the kernel ran out of memory or threads")

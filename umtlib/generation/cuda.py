@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from umtlib import prediction
+from umtlib import native, prediction
 from umtlib.config import DecoderConfig
 from umtlib.decoder import Decoder
 from umtlib.errors import GenerationError
@@ -226,7 +226,7 @@ class Memory:
 
     def __init__(self, gpu: Gpu, decoder: Decoder, sizes: Sizes, streams: int):
         self.gpu, self.sizes = gpu, sizes
-        self.blocks = -(-streams // sizes.streams)
+        self.streams, self.blocks = streams, -(-streams // sizes.streams)
         self.kernel = _kernel(gpu, sizes)
         begins = torch.tensor([0] + [layer.dilation for layer in decoder.layers]).cumsum(0)
         # A stream of its own: several decoders work at once, where each fills a part of the GPU.
@@ -303,21 +303,32 @@ def _generate(
     temperature: float,
     logits: Tensor | None,
 ) -> Tensor:
-    (streams, samples), device, pool = uniforms.shape, memory.gpu.device, decoder.pool
+    streams, device, pool, sizes = memory.streams, memory.gpu.device, decoder.pool, memory.sizes
+    frames, samples, kind = latent.shape[2], latent.shape[2] * pool, torch.float32
     memory.stream.wait_stream(torch.cuda.current_stream(device))  # it may still make the latent
     with torch.cuda.stream(memory.stream):
-        made = {
-            "latent": latent.transpose(1, 2).to(device, torch.float32).contiguous(),
-            "predictors": decoder.predictors(latent).to(device).contiguous(),
-            "uniforms": uniforms.to(device, torch.float32).contiguous(),
-            "codes": torch.empty(streams, samples, dtype=torch.uint8, device=device),
+        inputs = {  # by name: what, its type, its shape per stream, its range
+            "latent": (latent.mT, kind, (frames, sizes.latent), native.FINITE),
+            "predictors": (
+                decoder.predictors(latent),
+                torch.float64,
+                (frames, sizes.order),
+                native.FINITE,
+            ),
+            "uniforms": (uniforms, kind, (samples,), native.UNIFORM),
         }
+        made = {
+            name: native.array(name, value, kind, (streams, *shape), *bounds, device=device)
+            for name, (value, kind, shape, bounds) in inputs.items()
+        }
+        made["codes"] = torch.empty(streams, samples, dtype=torch.uint8, device=device)
         if logits is not None:
             made["scores"] = torch.empty(streams, samples, CODES, device=device)
         pointers = {name: x.data_ptr() for name, x in (memory.tensors | made).items()}
         call = _Call(
             **pointers,
-            streams=streams, frames=samples // pool, pool=pool, temperature=temperature,
+            streams=streams, frames=frames, pool=pool,
+            temperature=native.number("temperature", temperature, 0, native.FINITE[1], float),
         )  # fmt: skip
         for begin in range(0, samples, pool):
             for first in range(begin, begin + pool, SAMPLES):

@@ -51,12 +51,23 @@ def encode(
     -------
     Tensor
         Latent, shape (B, latent, F), as from the encoder.
+
+    Raises
+    ------
+    GenerationError
+        If the codes or the number format are no such thing, or there is not enough memory.
     """
+    if dtype not in FORMATS:
+        raise GenerationError(f"nothing is encoded in {dtype}; wanted float32, bfloat16 or int8")
+    kept = encoder.project.weight.device
+    codes = native.array("codes", codes, torch.uint8, (None, None), 0, 255, device=kept)
+    config, pool = encoder.config, encoder.config.pool
+    if not codes.numel():
+        return torch.zeros(len(codes), config.latent, 0, device=kept)
     library = _library() if _fits(encoder) else None
     if library is None:
         return encoder(codes.long())
-    config, pool = encoder.config, encoder.config.pool
-    codes = F.pad(codes, (0, -codes.shape[1] % pool), value=SILENCE).to(torch.uint8).contiguous()
+    codes = F.pad(codes, (0, -codes.shape[1] % pool), value=SILENCE)
     arrays = _arrays(encoder)
     stack = _Stack(
         *(array.data_ptr() for array in arrays),
@@ -91,7 +102,9 @@ def _library() -> ctypes.CDLL | None:
 
 
 def _arrays(encoder: Encoder) -> list[Tensor]:
-    """The weights in the order of `ARRAYS`."""
+    """The weights in the order of `ARRAYS`, each of the size that the configuration says."""
+    C, L = encoder.config.channels, len(encoder.layers)
+    shapes = (3, C), (C,), (L, 3, C, C), (L, C), (L, C, C), (L, C)
     layers, front = list(encoder.layers), encoder.front_end.conv
     made = [
         front.weight[:, 0].T,  # (C, 1, 3) -> (3, C)
@@ -101,5 +114,9 @@ def _arrays(encoder: Encoder) -> list[Tensor]:
         torch.stack([layer.out.weight[..., 0] for layer in layers]),
         torch.stack([layer.out.bias for layer in layers]),
     ]
-    dilations = torch.tensor([layer.dilated.dilation[0] for layer in layers], dtype=torch.int32)
-    return [array.contiguous() for array in made] + [dilations]
+    taken = [
+        native.array(f"the encoder's {name}", value, torch.float32, shape, *native.FINITE)
+        for name, value, shape in zip(ARRAYS, made, shapes, strict=False)
+    ]
+    dilations = [layer.dilated.dilation[0] for layer in layers]
+    return [*taken, native.array("dilations", dilations, torch.int32, (L,), 1, 2**24)]

@@ -688,6 +688,4 @@ int umt_generate(const void* network, const Call* call) try {
 } catch (...) {
   return 1;
 }
-
-int umt_lanes() { return LANES; }
 }

@@ -5,12 +5,10 @@ the driver. Neither needs a GPU, nvcc or a C++ compiler.
 """
 
 import hashlib
-import tempfile
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
-from pathlib import Path
 from types import ModuleType
 
 from umtlib import native
@@ -50,7 +48,7 @@ def cubin(options: Sequence[str], capability: int) -> bytes:
     Raises
     ------
     GenerationError
-        If NVRTC is missing, cannot compile for this GPU, or the cache cannot be written.
+        If NVRTC is missing or cannot compile for this GPU.
     """
     nvrtc, source = bindings("nvrtc"), SOURCE.read_bytes()
     command = [f"--gpu-architecture=sm_{capability}", "--std=c++17", "--prec-div=false", *options]
@@ -60,13 +58,7 @@ def cubin(options: Sequence[str], capability: int) -> bytes:
         raise GenerationError(f"NVRTC cannot be loaded: {error}") from error
     parts = [source, *(str(part).encode() for part in (*command, *version))]
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
-    path = native.cache_folder() / f"kernel-{key}.cubin"
-    try:
-        if not path.exists():
-            _keep(path, _compile(nvrtc, source, command))
-        return path.read_bytes()
-    except OSError as error:
-        raise GenerationError(f"the kernel cannot be kept in {path.parent}: {error}") from error
+    return native.cached(f"kernel-{key}.cubin", lambda: _compile(nvrtc, source, command))[1]
 
 
 def _compile(nvrtc: ModuleType, source: bytes, command: Sequence[str]) -> bytes:
@@ -90,12 +82,3 @@ def _checked(nvrtc: ModuleType, results: tuple) -> tuple:
         text = nvrtc.nvrtcGetErrorString(results[0])[1].decode()
         raise GenerationError(f"NVRTC failed: {text}")
     return results
-
-
-def _keep(path: Path, made: bytes) -> None:
-    """Write a file under another name, then rename it: two processes may do so at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as folder:
-        part = Path(folder, path.name)
-        part.write_bytes(made)
-        part.replace(path)

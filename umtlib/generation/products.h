@@ -1,5 +1,9 @@
 // Matrix products on the processor's vector units, in three number formats: see `kernel.cpp` for how
 // a matrix lies in memory.
+//
+// What the processor has is told by `native.py`, in its table of builds: UMT_LANES, and which
+// instructions may stand for plain C++ (UMT_VNNI, UMT_BF16, UMT_MADD, UMT_SIGN, UMT_DOTPROD). Nothing
+// here asks what the compiler happens to aim at.
 
 #include <algorithm>
 #include <cmath>
@@ -12,7 +16,7 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
-#elif defined(__ARM_FEATURE_DOTPROD)
+#elif defined(UMT_DOTPROD)
 #include <arm_neon.h>
 #endif
 
@@ -20,15 +24,7 @@ namespace {
 
 // ---------------------------------------------------------------------------------- vectors
 
-#if defined(UMT_LANES)
-constexpr int LANES = UMT_LANES;  // a test's choice: the compiler cuts what is too wide
-#elif defined(__AVX512F__)
-constexpr int LANES = 16;
-#elif defined(__AVX__)
-constexpr int LANES = 8;
-#else
-constexpr int LANES = 4;
-#endif
+constexpr int LANES = UMT_LANES;  // of 32 bits; the compiler cuts what is too wide
 constexpr int PANEL = 4 * LANES;
 
 // Sums in registers at once, when several streams share a weight: so many streams, and vectors of
@@ -138,7 +134,7 @@ struct Bfloat16 {
   }
   static Sum begin(Floats start, const Word*) { return start; }
   static Sum add(Sum sum, Words w, Word x) {
-#if defined(__AVX512BF16__)
+#if defined(UMT_BF16)
     return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)(Words{} + x));
 #else
     sum += (Floats)(w << 16) * (Floats)(Words{} + (x << 16));  // a bfloat16 is half a float32
@@ -151,35 +147,32 @@ struct Bfloat16 {
 // Sums of four products of bytes each. All of these are exact, so every processor has the same sums.
 // VNNI multiplies unsigned by signed bytes: there inputs are stored with 128 added, and sums start
 // at what that adds too much.
-#if defined(UMT_DPBUSD)  // a test's own, where no such processor is at hand
-#define UMT_OFFSET 1
-inline Ints dot(Ints sum, Words w, Words x) { return UMT_DPBUSD(sum, x, w); }
-#elif defined(__AVX512VNNI__)
-#define UMT_OFFSET 1
+#if defined(UMT_VNNI)
 inline Ints dot(Ints sum, Words w, Words x) {
+#if defined(UMT_EMULATED)
+  return UMT_EMULATED(sum, x, w);  // a test's own, where no such processor is at hand
+#elif UMT_LANES == 16
   return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
-}
-#elif defined(__AVXVNNI__)
-#define UMT_OFFSET 1
-inline Ints dot(Ints sum, Words w, Words x) {
+#else
   return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)w);
+#endif
 }
-#elif defined(__AVX2__) && !defined(__AVX512F__) && !defined(UMT_LANES)
+#elif defined(UMT_SIGN)
 // |w| times x with the sign of w: two products of at most 127 * 127 fit into 16 bits.
 inline Ints dot(Ints sum, Words w, Words x) {
   const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8((__m256i)w),
                                              _mm256_sign_epi8((__m256i)x, (__m256i)w));
   return sum + (Ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
-#elif defined(__ARM_FEATURE_DOTPROD) && !defined(UMT_LANES)
+#elif defined(UMT_DOTPROD)
 inline Ints dot(Ints sum, Words w, Words x) {
   return (Ints)vdotq_s32((int32x4_t)sum, (int8x16_t)w, (int8x16_t)x);
 }
-#elif (defined(__AVX512BW__) || defined(__SSE2__) && !defined(__AVX__)) && !defined(UMT_LANES)
+#elif defined(UMT_MADD)
 // Even and odd bytes widened to 16 bits, whose products are added in pairs.
 typedef int16_t Shorts __attribute__((vector_size(4 * LANES), may_alias));
 inline Ints pairs(Shorts w, Shorts x) {
-#if defined(__AVX512BW__)
+#if UMT_LANES == 16
   return (Ints)_mm512_madd_epi16((__m512i)w, (__m512i)x);
 #else
   return (Ints)_mm_madd_epi16((__m128i)w, (__m128i)x);
@@ -199,7 +192,7 @@ inline Ints dot(Ints sum, Words w, Words x) {
 
 // Weights with one scale per row, and the inputs of a product with one in all, from -127 to 127.
 struct Int8 {
-#if defined(UMT_OFFSET)
+#if defined(UMT_VNNI)
   static constexpr int TAIL_ROWS = 2;  // the rows' scales, and where their sums begin
   static constexpr Word OFFSET = 0x80808080;
 #else

@@ -52,7 +52,8 @@ def draw_uniforms(
     if state.streams is None:
         seeds = torch.randint(2**62, (batch,), generator=generator)
         state.streams = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-    return torch.stack([torch.rand(samples, generator=stream) for stream in state.streams])
+    rows = [torch.rand(samples, generator=stream) for stream in state.streams]
+    return torch.stack(rows) if rows else torch.empty(0, samples)
 
 
 def choose(logits: Tensor, uniforms: Tensor, temperature: float) -> Tensor:

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from umtlib import native
 from umtlib.encoder import Encoder
-from umtlib.errors import ConfigError
+from umtlib.errors import ConfigError, GenerationError
 from umtlib.generation import State, generate
 from umtlib.generation.chunks import RATE, frame_levels
 from umtlib.generation.encoding import encode
@@ -16,6 +17,7 @@ from umtlib.generation.postfilter import Level, Postfilter
 from umtlib.translator import MusicTranslator
 
 HOP = 4  # latent frames per step: 0.2 s; fewer cost more, as each step encodes its surroundings too
+LOUDEST = 8.0  # what is above 1 is clipped; above this it is no waveform in [-1, 1]
 
 
 def latency(encoder: Encoder, hop: int = HOP) -> float:
@@ -51,7 +53,7 @@ def stream(
     to : str
         Name of the wanted domain.
     hop : int
-        Latent frames per step. See `latency`.
+        Latent frames per step, at least 1. See `latency`.
     **options
         Of `umtlib.generation.generate`: generator, temperature, backend, dtype, threads.
 
@@ -64,6 +66,8 @@ def stream(
     ------
     ConfigError
         If the model has no such domain.
+    GenerationError
+        If a block is not of such numbers, or an option is not one that `generate` takes.
     """
     if to not in model.domains:
         raise ConfigError(f"unknown domain {to!r}; this model has {', '.join(model.domains)}")
@@ -91,7 +95,7 @@ def encode_blocks(
     blocks : iterable of array
         Waveform at 16 kHz in [-1, 1], each of shape (samples,), of any lengths.
     frames : int
-        Latent frames at a time; the last time what is left.
+        Latent frames at a time, at least 1; the last time what is left.
     dtype : torch.dtype, optional
         See `umtlib.generation.encoding.encode`; default float32.
 
@@ -101,10 +105,22 @@ def encode_blocks(
         Shape (1, latent, frames), on the model's device.
     heard : Tensor
         The mu-law codes of these frames, uint8, shape (samples,).
+
+    Raises
+    ------
+    GenerationError
+        If a block is not of such numbers, or there are not so many frames.
     """
+    frames = native.number("frames at a time (hop)", frames, 1, 2**31)
+    if not isinstance(blocks, Iterable):
+        raise GenerationError(f"blocks is {type(blocks).__name__}; give a list of arrays")
     line = _Line(model.encoder, dtype)
     for block in blocks:
-        line.put(model.to_codes(torch.as_tensor(block, dtype=torch.float32)))
+        mend = "convert to float32 in [-1, 1], shape (samples,)"
+        waveform = native.array(
+            "block", block, torch.float32, (None,), -LOUDEST, LOUDEST, mend=mend
+        )
+        line.put(model.to_codes(waveform))
         while line.ready() >= frames:
             yield line.take(frames)
     if line.left():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from umtlib import native
 from umtlib.decoder import CodeInput, Decoder
 from umtlib.mulaw import CODES, SILENCE
 
@@ -33,7 +34,13 @@ class Weights:
 
 @torch.no_grad()
 def gather(decoder: Decoder) -> Weights:
-    """Copy the weights out of a decoder; later changes of the decoder do not reach the copy."""
+    """Copy the weights out of a decoder; later changes of the decoder do not reach the copy.
+
+    Raises
+    ------
+    GenerationError
+        If one of them is not of the size that the configuration says, or not finite.
+    """
     channels, layers = decoder.config.channels, decoder.layers
     taps = torch.stack([layer.taps.weight for layer in layers])
     out_bias = torch.stack([layer.out.bias for layer in layers]).double()
@@ -55,10 +62,20 @@ def gather(decoder: Decoder) -> Weights:
         "logits": decoder.logits.weight,
         "logits_bias": decoder.logits.bias,
     }
+    C, S, L = channels, decoder.config.skip_channels, len(layers)
+    inputs = decoder.config.input_kernel + bool(decoder.config.prediction)
+    shapes = {
+        "table": (inputs, CODES + 1, C + S), "condition": (2 * L * C + S, None),
+        "condition_bias": (2 * L * C + S,), "previous": (L, 2 * C, C), "current": (L, 2 * C, C),
+        "out": (L, C + S, C), "residual_bias": (L, C), "head": (S, S), "logits": (CODES, S),
+        "logits_bias": (CODES,),
+    }  # fmt: skip
     return Weights(
         **{
-            name: value.detach().to("cpu", torch.float32, copy=True).contiguous()
-            for name, value in made.items()
+            name: native.array(
+                f"the decoder's {name}", made[name].clone(), torch.float32, shape, *native.FINITE
+            )
+            for name, shape in shapes.items()
         }
     )
 
