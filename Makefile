@@ -22,7 +22,7 @@ demo: $(VENV)/.installed
 	$(BIN)/umt translate "$(INPUT)" --out "$(OUT)"
 
 test: $(VENV)/.installed-test
-	@$(PYTEST) --dist worksteal tests umtlib; units=$$?; \
+	@$(PYTEST) --dist worksteal --cov=umtlib --cov-report=term:skip-covered tests umtlib; units=$$?; \
 	$(PYTEST) --dist loadfile --nbval-lax --nbval-current-env $(wildcard notebooks/*.ipynb); \
 	notebooks=$$?; echo "exit status of the unit tests: $$units, of the notebooks: $$notebooks"; \
 	test $$units$$notebooks = 00

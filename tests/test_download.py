@@ -1,5 +1,6 @@
 """Downloads from a server on this machine that misbehaves, and archives that are meant to hurt."""
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -9,6 +10,7 @@ import tarfile
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event
 
 import numpy as np
 import pytest
@@ -35,6 +37,12 @@ class Handler(BaseHTTPRequestHandler):
         start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
         if behaviour == "missing":
             return self.send_error(404)
+        if behaviour == "drip":  # no read times out
+            with contextlib.suppress(OSError):
+                self.answer(200, data[:10], {"Content-Length": str(len(data))})
+                while not Event().wait(0.02):
+                    self.wfile.write(b"x")
+            return None
         if behaviour == "html":
             return self.answer(200, b"log in first", {"Content-Type": "text/html; charset=utf-8"})
         if behaviour == "page":  # that does not say what it is
@@ -117,6 +125,13 @@ def test_an_interrupted_download_goes_on_in_the_next_run(server, tmp_path, monke
     assert (tmp_path / "data.bin.part").stat().st_size == 2 * 65_536
     assert download.fetch(f"{server}/ok/data.bin", tmp_path, SHA).read_bytes() == DATA
     assert Handler.requests[-1] == ("ok", "bytes=131072-") and left(tmp_path) == ["data.bin"]
+
+
+def test_a_download_has_a_limit_in_all(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "LIMIT", 0.5)
+    with pytest.raises(CorpusError, match=r"was not here after 0.5 s; call it again"):
+        download.fetch(f"{server}/drip/data.bin", tmp_path, SHA)
+    assert len(Handler.requests) == 1
 
 
 def test_a_part_that_is_too_long_is_given_up(server, tmp_path):

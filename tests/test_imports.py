@@ -13,7 +13,7 @@ PACKAGE = Path(umtlib.__file__).parent
 
 # From the bottom to the top: a module imports from its own floor or from below, never from above.
 FLOORS = [
-    {"errors"},
+    {"errors", "files"},
     {"native", "config", "mulaw", "audio", "augment", "layers", "team"},
     {"fused", "prediction"},
     {"encoder", "decoder", "classifier", "corpora"},

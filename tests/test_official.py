@@ -293,7 +293,8 @@ def test_missing_files(tmp_path):
     ({"blocks": 10**9}, "is no size"), ({"skip_channels": "7"}, "is no size"),
     ({"latent_d": None}, "is no size"), ({"encoder_func": "glu"}, "encoder_func"),
     ({"kernel_size": 3}, "kernel_size"), ({"data": ["a/x", "b/x"]}, "name the domains yourself"),
-    ({"n_datasets": 3}, "is missing"),
+    ({"n_datasets": 3}, "is missing"), ({"n_datasets": None}, "is no size"),
+    ({"encoder_channels": 60_000}, "too large"),
 ])  # fmt: skip
 def test_args_that_do_not_fit(tmp_path, changes, words):
     write(tmp_path / "w")
@@ -304,6 +305,12 @@ def test_args_that_do_not_fit(tmp_path, changes, words):
 @pytest.mark.parametrize("part, key, value, words", [
     ("decoder_state", "fc.weight", torch.full((SKIP, SKIP, 1), torch.nan), "NaN"),
     ("decoder_state", "fc.weight", "a string", "no tensor"),
+    ("decoder_state", "fc.weight", torch.ones(SKIP, SKIP, 1, dtype=torch.int32), "no tensor"),
+    ("decoder_state", "fc.weight", torch.ones(SKIP, SKIP, 1) * 1j, "no tensor"),
+    ("decoder_state", "fc.weight", torch.ones(10**6, 10**6, device="meta"), "no tensor"),
+    ("decoder_state", "fc.weight", torch.eye(9).to_sparse().coalesce(), "no tensor"),
+    ("decoder_state", "fc.weight", torch.ones(1).expand(10**6, 10**6), "larger than"),
+    ("decoder_state", 3, torch.ones(2), "no tensor"),
     ("decoder_state", "fc.weight", torch.zeros(2), "not as args.pth says"),
     ("decoder_state", "more.weight", torch.zeros(2), "does not foresee"),
     ("encoder_state", "start.bias", torch.ones(CHANNELS), "different encoders"),
@@ -329,6 +336,27 @@ def test_renamed_and_foreign_files(tmp_path):
     one_line(tmp_path / "w", "has 2 domains, not 1", domains=["a"])
     torch.save({"a": 1}, tmp_path / "w" / "args.pth")
     one_line(tmp_path / "w", "no Namespace")
+
+
+def test_the_number_of_domains_may_not_be_absent(tmp_path):
+    write(tmp_path / "w")
+    args = namespace()
+    del args.n_datasets
+    torch.save([args, 1], tmp_path / "w" / "args.pth")
+    one_line(tmp_path / "w", "n_datasets = None is no size", domains=["a", "b"])
+
+
+def test_tensors_that_share_what_is_stored_once(tmp_path):
+    write(tmp_path / "w")
+    path = tmp_path / "w" / "lastmodel_0.pth"
+    content = torch.load(path, weights_only=True)
+    shared = torch.zeros(10**5)
+    content["decoder_state"] |= {f"more.{number}": shared for number in range(1_000)}
+    torch.save(content, path)
+    one_line(tmp_path / "w", "larger than what is stored")
+    content["dataset"] = torch.zeros(3)
+    torch.save(content, path)
+    one_line(tmp_path / "w", "holds the decoder of domain")
 
 
 def test_a_bomb_is_not_unfolded(tmp_path):

@@ -525,13 +525,13 @@ def test_damaged_checkpoint_is_named_on_stderr(corpus, tmp_path):
 
 @pytest.mark.slow
 def test_run_that_is_never_finite_stops_and_saves_nothing(corpus, tmp_path):
-    process = in_subprocess(corpus, tmp_path / "run", 50, settings={"learning_rate": 1e30})
+    process = in_subprocess(corpus, tmp_path / "run", 50, settings={"learning_rate": 1e6})
     complaint = process.communicate(timeout=120)[1]
     assert process.returncode == 1
     assert "TrainingError: 5 steps in a row had no finite gradient" in complaint
     assert "was not made yet" in complaint
     log = [json.loads(line) for line in (tmp_path / "run" / runs.LOG).read_text().splitlines()]
-    assert sum(line["bad"] for line in log) >= 4 and log[-1]["bad"] == 2  # all from then on
+    assert sum(line["bad"] for line in log) >= 3 and log[-1]["bad"] == 2  # all from then on
     assert not list((tmp_path / "run").glob("step-*"))
 
 

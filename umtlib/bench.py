@@ -20,6 +20,7 @@ from umtlib.generation import encoding
 from umtlib.mulaw import CODES
 
 RATE = 16_000
+MOST_STREAMS = 1_024  # at once, of all domains: some MB each
 
 
 def generate(
@@ -60,11 +61,15 @@ def generate(
     Raises
     ------
     ConfigError
-        If there is no such preset or dtype, or a number is not positive.
+        If there is no such preset or dtype, or a number is not positive or too large.
     GenerationError
         If the backend cannot do it.
     """
     _check(streams=streams, domains=domains, seconds=seconds)
+    if streams * domains > MOST_STREAMS:
+        raise ConfigError(
+            f"{streams} streams of {domains} domains are more than {MOST_STREAMS} together"
+        )
     number = generation.dtype_named(dtype)
     model = config.preset(preset).model
     pool = model.encoder.pool

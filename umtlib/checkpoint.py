@@ -12,7 +12,6 @@ leaves the previous state. Nothing is ever unpickled.
 """
 
 import hashlib
-import json
 import os
 import shutil
 import warnings
@@ -24,7 +23,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from umtlib.config import ModelConfig, from_json, to_json
+from umtlib import files
+from umtlib.config import Config, ModelConfig, from_values, to_json
 from umtlib.errors import CheckpointError, ConfigError
 from umtlib.translator import MusicTranslator
 
@@ -33,6 +33,7 @@ WEIGHTS = "model.safetensors"
 CHECKSUMS = "checksums.json"
 PRETRAINED = Path(__file__).parent / "pretrained"
 STEP = "step-{:08d}"
+_REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 UNIT = "/unit"  # behind the name of a matrix of integers: what one is worth, per row
 
 
@@ -57,7 +58,10 @@ def load(model: str | os.PathLike = "six-domains-small") -> MusicTranslator:
     Raises
     ------
     CheckpointError
-        If there is no such model, or a file is missing, truncated or altered.
+        If there is no such model, a file is missing, truncated or altered, or its weights are no
+        finite numbers or not of its configuration.
+    ConfigError
+        If it has a domain of a name that cannot be.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -118,45 +122,88 @@ def _to_int8(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _from_int8(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found = {name: tensor for name, tensor in stored.items() if not name.endswith(UNIT)}
-    for name, tensor in found.items():
-        if name + UNIT in stored:
-            unit = stored[name + UNIT]
-            found[name] = tensor * unit.reshape(-1, *[1] * (tensor.ndim - 1))
+    for name, unit in stored.items():
+        tensor = found.get(name.removesuffix(UNIT))
+        if not name.endswith(UNIT):
+            continue
+        whole = tensor is not None and tensor.dtype == torch.int8 and unit.dtype in _REAL
+        if not whole or unit.shape != tensor.shape[:1]:
+            raise CheckpointError(f"{name!r} is no unit of 8-bit weights; use another checkpoint")
+        found[name.removesuffix(UNIT)] = tensor * unit.view(-1, *[1] * (tensor.ndim - 1))
     return found
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """Return a model folder's configuration."""
+    """Return a model folder's configuration.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing or no `ModelConfig`.
+    """
+    return read_as(ModelConfig, folder / CONFIG)
+
+
+def read_as(kind: type[Config], path: Path) -> Config:
+    """Return a file of JSON as one of the dataclasses of `umtlib.config`.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing or no such configuration.
+    """
     try:
-        return from_json(ModelConfig, (folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ConfigError) as error:
-        raise CheckpointError(f"{folder / CONFIG}: {error}") from error
+        return from_values(kind, files.read_json(path))
+    except (OSError, ValueError, ConfigError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file by name."""
+    """Return the tensors of a safetensors file by name.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be read.
+    """
     try:
+        files.open_regular(path).close()
         return safetensors.torch.load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, LookupError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
 def restore(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
-    """Copy tensors into a module; every name and shape must match."""
+    """Copy tensors into a module; every name and shape must match.
+
+    Raises
+    ------
+    CheckpointError
+        If one does not, or a tensor holds anything but finite real numbers.
+    """
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _REAL or not tensor.float().isfinite().all():
+            raise CheckpointError(
+                f"{name!r} in {where} holds NaN, infinity, or {tensor.dtype}, which is no format "
+                "of weights; use another checkpoint"
+            )
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
-        raise CheckpointError(f"the weights in {where} do not fit its {CONFIG}: {error}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"the weights in {where} do not fit its {CONFIG}: {reason}"
+        ) from error
 
 
-def write(folder: str | os.PathLike, files: Mapping[str, bytes | Mapping[str, Tensor]]) -> None:
+def write(folder: str | os.PathLike, content: Mapping[str, bytes | Mapping[str, Tensor]]) -> None:
     """Write a folder of files with their checksums: all of it, or nothing.
 
     Parameters
     ----------
     folder : path
         Must not exist yet.
-    files : mapping
+    content : mapping
         Content by file name: bytes, or tensors by name for a safetensors file.
 
     Raises
@@ -171,13 +218,14 @@ def write(folder: str | os.PathLike, files: Mapping[str, bytes | Mapping[str, Te
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        sums = {name: _write_file(part / name, content) for name, content in files.items()}
-        _write_file(part / CHECKSUMS, (json.dumps(sums, indent=2) + "\n").encode())
+        sums = {name: _write_file(part / name, one) for name, one in content.items()}
+        _write_file(part / CHECKSUMS, (files.to_json(sums, indent=2) + "\n").encode())
         part.rename(folder)
         _flush(folder.parent)
     except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
         raise CheckpointError(f"cannot write {folder}: {error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _write_file(path: Path, content: bytes | Mapping[str, Tensor]) -> str:
@@ -203,23 +251,34 @@ def verify(folder: Path) -> None:
     Raises
     ------
     CheckpointError
-        Naming the first file that is missing, truncated or altered.
+        Naming the first file that is missing, truncated, altered or without a checksum.
     """
     try:
-        sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        sums = files.read_json(folder / CHECKSUMS)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{folder} holds no model: {CHECKSUMS} is missing; a run has one after its first save"
         ) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / CHECKSUMS} cannot be read: {error}") from error
+    if not isinstance(sums, dict) or any(Path(name).name != name for name in sums):
+        raise CheckpointError(f"{folder / CHECKSUMS} must name files in {folder}, and no others")
+    ours = {path.name for kind in ("json", "safetensors") for path in folder.glob(f"[!.]*.{kind}")}
+    if unnamed := ({CONFIG, WEIGHTS} | ours) - sums.keys() - {CHECKSUMS}:
+        raise CheckpointError(
+            f"{folder / CHECKSUMS} has no checksum of {min(unnamed)}; use another checkpoint"
+        )
     for name, expected in sums.items():
         path = folder / name
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing; restore it or use another checkpoint")
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != expected:
-                raise CheckpointError(f"{path} is truncated or altered; use another checkpoint")
+        try:
+            with files.open_regular(path) as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} is missing or cannot be read; restore it or use another checkpoint"
+            ) from error
+        if found != expected:
+            raise CheckpointError(f"{path} is truncated or altered; use another checkpoint")
 
 
 def checkpoints(run: Path) -> list[Path]:

@@ -4,7 +4,9 @@ Heavy imports are inside the functions, so that ``umt --help`` answers at once.
 """
 
 import contextlib
+import math
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -17,6 +19,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
+from umtlib import files
 from umtlib.errors import AudioError, CorpusError, UmtError
 
 app = typer.Typer(
@@ -33,28 +36,43 @@ app.add_typer(stimuli_app, name="stimuli")
 bench_app = typer.Typer(help="Measure the speed of this machine.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 
+
+def _real(text: str, least: float, most: float):
+    """Return an option that is a number in a range; typer's own ranges let NaN pass."""
+
+    def check(value: float | None) -> float | None:
+        if value is not None and math.isnan(value):
+            raise typer.BadParameter("nan is not a number.")
+        return value
+
+    return typer.Option(help=text, min=least, max=most, callback=check)
+
+
 Out = Annotated[Path, typer.Option(help="Folder to write to; made if it is not there.")]
-Seed = Annotated[int, typer.Option(help="Random numbers follow from it.", min=0)]
+Seed = Annotated[int, typer.Option(help="Random numbers follow from it.", min=0, max=2**63 - 1)]
 Backend = Annotated[str, typer.Option(help="Which generator: auto, cuda, cpu or reference.")]
-Temperature = Annotated[
-    float, typer.Option(help="1: as the model says; less: tamer.", min=0, max=10)
-]
+Temperature = Annotated[float, _real("1: as the model says; less: tamer.", 0, 10)]
 Model = Annotated[
     str, typer.Option(help="Name of a shipped model, a model folder or a training run.")
 ]
 Paired = Annotated[Path, typer.Option(help="A corpus with paired excerpts, such as data/mini.")]
 NewFolder = Annotated[Path, typer.Option(help="Folder to write to; must not exist yet.")]
 Excerpts = Annotated[
-    int | None, typer.Option(help="Use so many, spread over the sources. Default: all.", min=1)
+    int | None,
+    typer.Option(help="Use so many, spread over the sources. Default: all.", min=1, max=10**6),
 ]
 Preset = Annotated[str, typer.Option(help="tiny, small, paper or official.")]
 Dtype = Annotated[str, typer.Option(help="float32 (exact), bfloat16 or int8 (faster).")]
 Float = Annotated[str, typer.Option(help="float32 or bfloat16.")]
-Duration = Annotated[float, typer.Option(help="How long to measure.", min=0.01)]
-Workers = Annotated[int | None, typer.Option(help="Processes; by default one per CPU.", min=1)]
+Duration = Annotated[float, _real("Seconds: how long to measure.", 0.01, 24 * 3600)]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes; by default one per CPU.", min=1, max=1_024)
+]
 Download = Annotated[bool, typer.Option("--download", help="First fetch what DIR lacks.")]
 Names = Annotated[list[str], typer.Option(help="Only these. May be repeated.")]
-Pitches = Annotated[tuple[int, int], typer.Option(help="Lowest and highest MIDI pitch.")]
+Pitches = Annotated[
+    tuple[int, int], typer.Option(help="Lowest and highest MIDI pitch.", min=0, max=127)
+]
 Json = Annotated[bool, typer.Option("--json", help="One line of JSON.")]
 
 PICTURED = 5 * 60  # seconds of a long recording that its picture shows
@@ -62,13 +80,35 @@ PICTURED = 5 * 60  # seconds of a long recording that its picture shows
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``umt``; an error that was foreseen is one line on stderr and exit status 2."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # torch says the rest by exceptions
+    previous = signal.getsignal(signal.SIGTERM)
+    files.stop_in_order()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            app(arguments, prog_name="umt")
-    except (UmtError, OSError) as error:
-        print("umt: error:", " ".join(str(error).split()), file=sys.stderr)
+            sys.exit(app(arguments, prog_name="umt", standalone_mode=False))
+    except _UsageError as error:
+        message = error.format_message()
+        if error.ctx and message == error.ctx.get_help():  # nothing was asked for
+            error.show()
+        else:
+            command = error.ctx.command_path if error.ctx else "umt"
+            _complain(f"{message.rstrip('.')}; see {command} --help")
         sys.exit(2)
+    except typer.Abort:
+        sys.exit(130)
+    except (UmtError, OSError, MemoryError) as error:
+        _complain(str(error) or "there is not enough memory")
+        sys.exit(2)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+_UsageError = typer.BadParameter.__base__  # of click, which lies elsewhere in a newer typer
+
+
+def _complain(text: str) -> None:
+    print("umt: error:", " ".join(text.split()), file=sys.stderr)
 
 
 def _show_warning(message, *_arguments, **_settings) -> None:
@@ -284,7 +324,7 @@ def train(
         Path, typer.Option(help="A corpus folder; for --add-domain also any folder of recordings.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    steps: Annotated[int, typer.Option(help="Steps in all.", min=1)],
+    steps: Annotated[int, typer.Option(help="Steps in all.", min=1, max=10**9)],
     preset: Preset = "small",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint.")
@@ -307,7 +347,9 @@ def train(
             show_default=False,
         ),
     ] = [],  # noqa: B006 (typer copies it)
-    workers: Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)] = 1,
+    workers: Annotated[
+        int, typer.Option(help="Processes that prepare batches.", min=0, max=64)
+    ] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Train a model on every domain of a corpus; Ctrl-C saves and stops, --resume goes on."""
@@ -364,7 +406,8 @@ def refit(
         ),
     ] = [],  # noqa: B006
     segments: Annotated[
-        int, typer.Option(help="Audio: so many times 1.2 s, shared by the domains.", min=1)
+        int,
+        typer.Option(help="Audio: so many times 1.2 s, shared by the domains.", min=1, max=10**6),
     ] = 3_600,
     seed: Seed = 0,
 ) -> None:
@@ -398,22 +441,21 @@ def _preset_for(name: str, domains: Sequence[str]):
 
 def _changed(preset, settings: Sequence[str]):
     """Return a preset with some fields of its training replaced, each by NAME=VALUE."""
-    import json
-    from dataclasses import replace
+    from dataclasses import asdict, replace
 
     from umtlib import config
     from umtlib.errors import ConfigError
 
-    values = json.loads(config.to_json(preset.training))
+    values = asdict(preset.training)
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
             raise ConfigError(f"--set {setting!r} must be NAME=VALUE, as learning_rate=1e-3")
         try:
-            values[name] = json.loads(value)
-        except json.JSONDecodeError:
+            values[name] = files.parse_json(value)
+        except ValueError:
             values[name] = value
-    training = config.from_json(config.TrainingConfig, json.dumps(values))
+    training = config.from_values(config.TrainingConfig, values)
     return replace(preset, training=training)
 
 
@@ -580,7 +622,7 @@ def ratings(
         list[str],
         typer.Option(help="All domains of a lineup. Default: those of the key, or that occur."),
     ] = [],  # noqa: B006
-    level: Annotated[float, typer.Option(help="Of the intervals.", min=0.5, max=0.999)] = 0.95,
+    level: Annotated[float, _real("Of the intervals.", 0.5, 0.999)] = 0.95,
     json: Json = False,
 ) -> None:
     """Analyse a listening test: opinion scores or a lineup, told apart by their columns."""
@@ -626,9 +668,8 @@ def corpus_folder(
         list[str], typer.Option(metavar="NAME=DIR", help="A domain's recordings. Repeat it.")
     ],
     out: Out,
-    longest: Annotated[
-        float, typer.Option(help="Seconds; a longer file is cut there.", min=0.5)
-    ] = 6 * 3600,
+    longest: Annotated[float, _real("Seconds; a longer file is cut there.", 0.5, 12 * 3600)] = 6
+    * 3600,
     workers: Workers = None,
 ) -> None:
     """Make a corpus of your own recordings: any tree of audio files for each domain."""
@@ -646,7 +687,9 @@ def corpus_nsynth(
     source: Names = [],  # noqa: B006
     instrument: Names = [],  # noqa: B006
     pitches: Pitches = (0, 127),
-    velocity: Annotated[list[int], typer.Option(help="Only these, such as 100.")] = [],  # noqa: B006
+    velocity: Annotated[
+        list[int], typer.Option(help="Only these, such as 100.", min=0, max=127)
+    ] = [],  # noqa: B006
     download: Download = False,
     workers: Workers = None,
 ) -> None:
@@ -757,9 +800,11 @@ def import_official(
 @bench_app.command("generate")
 def bench_generate(
     preset: Preset = "small",
-    streams: Annotated[int, typer.Option(help="Inputs at once.", min=1)] = 1,
-    domains: Annotated[int, typer.Option(help="Decoders at once.", min=1)] = 1,
-    threads: Annotated[int | None, typer.Option(help="By default one per core.", min=1)] = None,
+    streams: Annotated[int, typer.Option(help="Inputs at once.", min=1, max=1_024)] = 1,
+    domains: Annotated[int, typer.Option(help="Decoders at once.", min=1, max=64)] = 1,
+    threads: Annotated[
+        int | None, typer.Option(help="By default one per core.", min=1, max=1_024)
+    ] = None,
     seconds: Duration = 5,
     backend: Backend = "auto",
     dtype: Dtype = "float32",
@@ -786,8 +831,8 @@ def bench_encode(
 def bench_train(
     preset: Preset = "small",
     seconds: Duration = 10,
-    batch: Annotated[int, typer.Option(help="Segments.", min=1)] = 1,
-    crop: Annotated[int, typer.Option(help="Samples per segment.", min=1)] = 16_000,
+    batch: Annotated[int, typer.Option(help="Segments.", min=1, max=2**24)] = 1,
+    crop: Annotated[int, typer.Option(help="Samples per segment.", min=1, max=2**24)] = 16_000,
     dtype: Float = "float32",
     json: Json = False,
 ) -> None:
@@ -800,9 +845,7 @@ def bench_train(
 
 def _show(values: dict, json: bool) -> None:
     if json:
-        from json import dumps
-
-        print(dumps(values))
+        print(files.to_json(values))
         return
     for name, value in values.items():
         print(f"{name:<20}{value}")

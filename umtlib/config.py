@@ -1,22 +1,51 @@
 """Every number of the network and of its training, in frozen dataclasses.
 
-A preset is a complete configuration; a variant is `dataclasses.replace` of one. JSON in and out is
-strict: an unknown field is an error, so that a typing mistake never trains silently.
+A preset is a complete configuration; a variant is `dataclasses.replace` of one. A field's type says
+what it may be, with the range of a number, and `check` holds every configuration to that, however
+it was made. JSON in and out is strict: an unknown field is an error, so that a typing mistake never
+trains silently.
 
 Source of the numbers: Mor et al. 2018, sections 3 and 4, and the authors' released training script
 (preset ``official``). Notebook: ``02_the_network``.
 """
 
 import dataclasses
-import json
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
+from umtlib import files
 from umtlib.errors import ConfigError
 
 Config = TypeVar("Config")
+
+MOST_WEIGHTS = 2**29  # of a model; the paper's has 2**25
+MOST_LAYERS = 10_000  # of a model, all decoders' together
+MOST_VALUES = 10_000  # of a list
+MOST_SAMPLES = 2**24  # of a training step
+
+
+class Range(NamedTuple):
+    """The least and the greatest value of a number, both allowed."""
+
+    least: float
+    most: float
+
+
+Count = Annotated[int, Range(0, 10**9)]
+Blocks = Annotated[int, Range(1, 1_000)]
+Layers = Annotated[int, Range(1, 20)]  # dilations up to 2**19
+Size = Annotated[int, Range(1, 65_536)]
+Segments = Annotated[int, Range(1, 10**6)]
+Samples = Annotated[int, Range(1, MOST_SAMPLES)]
+Seed = Annotated[int, Range(0, 2**63 - 1)]  # what torch takes
+Share = Annotated[float, Range(0, 1)]
+Weight = Annotated[float, Range(0, 10**6)]  # of a loss, or a norm
+Codes = Annotated[float, Range(0, 256)]
+Decibels = Annotated[float, Range(0, 120)]
+Text = Annotated[str, Range(0, 64)]  # letters
 
 SIX_DOMAINS = (
     "mozart_orchestra",
@@ -33,16 +62,19 @@ class EncoderConfig:
     """The shared encoder (section 3.1): audio to a latent sequence, the same for every domain."""
 
     front_end: Literal["waveform", "filterbank"] = "waveform"  # paper: the waveform itself
-    blocks: int = 3  # each block restarts the dilations at 1
-    layers: int = 10  # per block; dilations 1, 2, 4, ...
-    channels: int = 128
-    latent: int = 64  # channels of the latent
-    pool: int = 800  # samples per latent frame: 50 ms at 16 kHz
+    blocks: Blocks = 3  # each block restarts the dilations at 1
+    layers: Layers = 10  # per block; dilations 1, 2, 4, ...
+    channels: Size = 128
+    latent: Size = 64  # channels of the latent
+    pool: Size = 800  # samples per latent frame: 50 ms at 16 kHz
     first_relu: bool = True  # ReLU before the dilated convolution; the official code has none
     # Only for front_end = "filterbank": quadrature pairs of learnable band-pass filters.
-    filters: int = 96
-    filter_taps: int = 2_048
-    filter_stride: int = 50
+    filters: Size = 96
+    filter_taps: Size = 2_048
+    filter_stride: Size = 50
+
+    def __post_init__(self):
+        check(self)
 
     @property
     def stride(self) -> int:
@@ -55,43 +87,56 @@ class DecoderConfig:
     """A domain's WaveNet decoder (section 3.2)."""
 
     input: Literal["scalar", "codes"] = "scalar"  # one number per sample, or a table of 256 rows
-    input_kernel: int = 1  # previous samples that the first layer sees
-    guide: Literal["latent", "frames"] = "latent"  # what it is told: the latent; see umtlib.guide
-    blocks: int = 4
-    layers: int = 10
-    channels: int = 128  # residual channels
-    skip_channels: int = 128
+    input_kernel: Size = 1  # previous samples that the first layer sees
+    guide: Text = "latent"  # what it is told besides its past: a name in `umtlib.guide.GUIDES`
+    blocks: Blocks = 4
+    layers: Layers = 10
+    channels: Size = 128  # residual channels
+    skip_channels: Size = 128
     condition_head: bool = False  # the official code also conditions the output head
+
+    def __post_init__(self):
+        check(self)
 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
     """The domain classifier that the encoder learns to fool (section 3.3)."""
 
-    layers: int = 2  # hidden convolutions with ELU, before the one that projects to the domains
-    channels: int = 100
-    kernel: int = 3
+    layers: Blocks = 2  # hidden convolutions with ELU, before the one that projects to the domains
+    channels: Size = 100
+    kernel: Size = 3
+
+    def __post_init__(self):
+        check(self)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The whole translator: one encoder, one classifier, one decoder per domain."""
+    """The whole translator: one encoder, one classifier, one decoder per domain.
 
-    domains: tuple[str, ...] = SIX_DOMAINS
+    Raises
+    ------
+    ConfigError
+        If a value is out of its range, two do not go together, or the model would be too large.
+    """
+
+    domains: tuple[Text, ...] = SIX_DOMAINS
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     mulaw: Literal["torchaudio", "official"] = "torchaudio"  # "official" only for imported weights
 
     def __post_init__(self):
-        if not self.domains or len(set(self.domains)) != len(self.domains):
-            raise ConfigError(f"domains {self.domains} must be one or more different names")
+        check(self)
+        if len(set(self.domains)) != len(self.domains):
+            raise ConfigError(f"domains {reprlib.repr(self.domains)} must be different names")
         for name in self.domains:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or name == "all":
                 raise ConfigError(
                     f"domain {name!r}: use letters, digits, '_' and '-' only, and not 'all'"
                 )
-        _check_positive(self)
+        _check_size(self)
         if self.encoder.pool % self.encoder.stride:
             raise ConfigError(
                 f"pool {self.encoder.pool} must be a multiple of the filter stride "
@@ -101,60 +146,139 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a model is trained (section 3.4 and 4)."""
+    """How a model is trained (section 3.4 and 4).
 
-    seed: int = 0
-    crop: int = 16_000  # samples per training segment: 1 s
-    batch: int = 16  # segments per step, all of one domain
-    learning_rate: float = 1e-3  # of Adam
-    decay: float = 0.98  # factor on the learning rate ...
-    decay_every: int = 10_000  # ... after so many segments ("samples" in the paper)
-    warmup_steps: int = 0  # linear rise of the learning rate
-    cooldown_steps: int = 0  # linear fall to zero over the last so many steps
-    clip_norm: float = 0.0  # 0: no clipping
-    confusion_weight: float = 1e-2  # lambda of the paper; in pretraining, of `losses.confusion`
+    Raises
+    ------
+    ConfigError
+        If a value is out of its range, or crop times batch is.
+    """
+
+    seed: Seed = 0
+    crop: Samples = 16_000  # samples per training segment: 1 s
+    batch: Samples = 16  # segments per step, all of one domain
+    learning_rate: Weight = 1e-3  # of Adam
+    decay: Share = 0.98  # factor on the learning rate ...
+    decay_every: Segments = 10_000  # ... after so many segments ("samples" in the paper)
+    warmup_steps: Count = 0  # linear rise of the learning rate
+    cooldown_steps: Count = 0  # linear fall to zero over the last so many steps
+    clip_norm: Weight = 0.0  # 0: no clipping
+    confusion_weight: Weight = 1e-2  # lambda of the paper; in pretraining, of `losses.confusion`
     augment: bool = True  # pitch modulation of the encoder's input
     # Below: what training on few cores asks for; all off in the paper.
-    equalise: float = 0.0  # decibels; random smooth filter on the encoder's input
-    pretraining_steps: int = 0  # of encoder, classifier and envelopes; they then stay as they are
-    pretraining_segments: int = 3_600  # the audio for that, in segments three times as long
-    conversion: float = 0.0  # share of segments that the encoder hears converted to another domain
-    shared_steps: int = 0  # steps in which the decoders share all but biases; then a copy for each
-    input_noise: tuple[float, ...] = (
+    equalise: Decibels = 0.0  # decibels; random smooth filter on the encoder's input
+    pretraining_steps: Count = 0  # of encoder, classifier and envelopes; they then stay as they are
+    pretraining_segments: Segments = 3_600  # the audio for that, in segments three times as long
+    conversion: Share = 0.0  # share of segments that the encoder hears converted to another domain
+    shared_steps: Count = 0  # steps in which the decoders share all but biases; then one copy each
+    input_noise: tuple[Codes, ...] = (
         0.0,
     )  # codes; a crop's teacher-forced input gets one of these
-    input_silence: float = 0.0  # share of crops whose input is silent up to a random sample
-    envelope_weight: float = 1e-2  # of regressing the domain's spectrum, without a pretraining
-    average: float = 0.0  # decay of the exponential average of the weights; 0: none
+    input_silence: Share = 0.0  # share of crops whose input is silent up to a random sample
+    envelope_weight: Weight = 1e-2  # of regressing the domain's spectrum, without a pretraining
+    average: Share = 0.0  # decay of the exponential average of the weights; 0: none
     bf16: bool = False  # autocast, where the processor computes in bfloat16
-    only: str = ""  # train this domain's decoder alone, everything else is frozen
+    only: Text = ""  # train this domain's decoder alone, everything else is frozen
 
     def __post_init__(self):
-        if self.crop < 1 or self.batch < 1:
-            raise ConfigError(f"crop {self.crop} and batch {self.batch} must be at least 1")
+        check(self)
+        if self.crop * self.batch > MOST_SAMPLES:
+            raise ConfigError(
+                f"crop {self.crop} times batch {self.batch} must be at most {MOST_SAMPLES} samples"
+            )
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A model and the way to train it."""
+    """A model and the way to train it.
+
+    Raises
+    ------
+    ConfigError
+        If the training needs what the model has not.
+    """
 
     model: ModelConfig
     training: TrainingConfig
 
 
-def _check_positive(config: Any) -> None:
-    for name, value in _leaves(config):
-        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-            raise ConfigError(f"{name} = {value} must be at least 1")
+def check(config: Any) -> None:
+    """Refuse a value that its field's type does not allow; every dataclass here begins with this.
 
+    Parameters
+    ----------
+    config : dataclass
+        Its fields are of types that `Range` may annotate, `typing.Literal`, tuples (one or more
+        values), mappings to texts, or dataclasses, which have been checked.
 
-def _leaves(config: Any, prefix: str = ""):
+    Raises
+    ------
+    ConfigError
+        Naming the field, its value and what it must be.
+    """
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            yield from _leaves(value, f"{prefix}{item.name}.")
+        if expected := _misfit(item.type, value):
+            raise ConfigError(f"{item.name} = {reprlib.repr(value)} must be {expected}")
+
+
+_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+
+
+def _misfit(kind: Any, value: Any) -> str:
+    """Say what a value must be; nothing, if it is that."""
+    kind, bounds = get_args(kind) if get_origin(kind) is Annotated else (kind, None)
+    if get_origin(kind) is Literal:
+        known = get_args(kind)
+        return "" if isinstance(value, str) and value in known else f"one of {known}"
+    if get_origin(kind) is tuple:
+        kinds = get_args(kind)
+        if kinds[-1] is Ellipsis:
+            fits = isinstance(value, tuple) and 0 < len(value) <= MOST_VALUES
+            kinds, size = (
+                (len(value) if fits else 0) * kinds[:1],
+                f"one or more and at most {MOST_VALUES:,}",
+            )
         else:
-            yield prefix + item.name, value
+            fits, size = isinstance(value, tuple) and len(value) == len(kinds), str(len(kinds))
+        if not fits:
+            return f"a list of {size} values"
+        wrong = next(filter(None, map(_misfit, kinds, value)), "")
+        return wrong and f"a list of which each is {wrong}"
+    if get_origin(kind) is Mapping:
+        words = isinstance(value, Mapping) and all(isinstance(one, str) for one in value.values())
+        return "" if words else "an object of texts"
+    # bool is an int in Python; here neither may stand for the other.
+    right = isinstance(value, (int, float) if kind is float else kind)
+    right = right and isinstance(value, bool) == (kind is bool)
+    size = len(value) if right and kind is str else value
+    if right and (bounds is None or bounds.least <= size <= bounds.most):  # NaN is in no range
+        return ""
+    unit = " letters" if kind is str else ""
+    between = f" of {bounds.least:,} to {bounds.most:,}{unit}" if bounds else ""
+    return _WORDS.get(kind, f"a {kind.__name__}") + between
+
+
+def _check_size(config: ModelConfig) -> None:
+    """Refuse a model before anything of it is made: each size may be large, not their product.
+
+    Biases and small tables do not count.
+    """
+    e, d, c, domains = config.encoder, config.decoder, config.classifier, len(config.domains)
+    stack, each = e.blocks * e.layers, d.blocks * d.layers
+    layers = stack + domains * each + c.layers
+    bank = e.filters * (2 * e.filter_taps + e.channels) if e.front_end == "filterbank" else 0
+    encoder = stack * 4 * e.channels**2 + bank + e.channels * e.latent
+    layer = d.channels * (5 * d.channels + 2 * e.latent + d.skip_channels)
+    ends = d.channels * (256 * d.input_kernel + d.skip_channels)
+    ends += d.skip_channels * (256 + d.skip_channels + e.latent)
+    classifier = c.kernel * c.channels * (e.latent + c.layers * c.channels + domains)
+    weights = encoder + domains * (each * layer + ends) + classifier
+    if layers > MOST_LAYERS or weights > MOST_WEIGHTS:
+        raise ConfigError(
+            f"a model of {layers:,} layers and {weights:,} weights is too large: at most "
+            f"{MOST_LAYERS:,} and {MOST_WEIGHTS:,} are made"
+        )
 
 
 _PAPER = Preset(ModelConfig(), TrainingConfig())
@@ -243,42 +367,45 @@ def preset(name: str, domains: tuple[str, ...] = SIX_DOMAINS) -> Preset:
 
 def to_json(config: Any) -> str:
     """Return a configuration as JSON, with every field written out."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    return files.to_json(dataclasses.asdict(config), indent=2) + "\n"
 
 
-def from_json(kind: type[Config], text: str) -> Config:
+def from_json(kind: type[Config], text: str | bytes) -> Config:
     """Read a configuration of the given dataclass.
 
     Raises
     ------
     ConfigError
-        If the text is not JSON, or a field is unknown or of the wrong type.
+        If the text is not JSON, or a field is unknown, missing, of the wrong type or out of range.
     """
     try:
-        return _build(kind, json.loads(text))
-    except json.JSONDecodeError as error:
+        values = files.parse_json(text)
+    except ValueError as error:
         raise ConfigError(f"the configuration is not JSON: {error}") from error
+    return from_values(kind, values)
 
 
-def _build(kind: type, values: Any) -> Any:
+def from_values(kind: type[Config], values: Any) -> Config:
+    """Make a configuration of what JSON holds.
+
+    Raises
+    ------
+    ConfigError
+        If a field is unknown, missing, of the wrong type or out of range.
+    """
     if not isinstance(values, dict):
-        raise ConfigError(f"{kind.__name__} must be a JSON object, not {values!r}")
+        raise ConfigError(f"{kind.__name__} must be a JSON object, not {reprlib.repr(values)}")
     fields = {item.name: item for item in dataclasses.fields(kind)}
     if unknown := values.keys() - fields.keys():
-        raise ConfigError(f"{kind.__name__} has no field {sorted(unknown)[0]!r}")
-    return kind(**{name: _convert(fields[name], value) for name, value in values.items()})
+        raise ConfigError(f"{kind.__name__} has no field {reprlib.repr(min(unknown))}")
+    for name, item in fields.items():
+        given = name in values or item.default is not dataclasses.MISSING
+        if not given and item.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{kind.__name__} lacks the field {name!r}")
+    return kind(**{name: _convert(fields[name].type, value) for name, value in values.items()})
 
 
-def _convert(item: dataclasses.Field, value: Any) -> Any:
-    if dataclasses.is_dataclass(item.type):
-        return _build(item.type, value)
-    if get_origin(item.type) is Literal and value not in get_args(item.type):
-        raise ConfigError(f"{item.name} = {value!r} must be one of {get_args(item.type)}")
-    default = item.default
-    if isinstance(default, tuple) and isinstance(value, list):
-        return tuple(value)
-    expected = (int, float) if isinstance(default, float) else type(default)
-    # bool is an int in Python; here neither may stand for the other.
-    if not isinstance(value, expected) or isinstance(value, bool) != isinstance(default, bool):
-        raise ConfigError(f"{item.name} = {value!r} must be {type(default).__name__}")
-    return value
+def _convert(kind: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return from_values(kind, value)
+    return tuple(value) if get_origin(kind) is tuple and isinstance(value, list) else value

@@ -29,7 +29,7 @@ _ALLOWED = [
     *((getattr(pathlib, f"Pure{kind}"), f"{module}.{kind}")
       for module in ("pathlib", "pathlib._local") for kind in ("PosixPath", "WindowsPath")),
 ]  # fmt: skip
-_LARGEST = 100_000  # of any size in args.pth
+_LARGEST = 65_536  # of any size in args.pth
 _LAYERS = 1_000  # of any stack
 _PARTS = ("encoder_state", "decoder_state", "discriminator_state")
 
@@ -130,13 +130,16 @@ def _config(args: argparse.Namespace, folder: Path, domains: Sequence[str] | Non
         condition_head=True,
     )
     classifier = ClassifierConfig(size("d_layers", largest=_LAYERS), size("d_channels"), kernel=1)
-    names = domains or _names(args, size("n_datasets", largest=_LAYERS))
-    if len(names) != args.n_datasets:
-        raise CheckpointError(f"{folder} has {args.n_datasets} domains, not {len(names)}")
+    count = size("n_datasets", largest=_LAYERS)
+    names = domains or _names(args, count)
+    if len(names) != count:
+        raise CheckpointError(f"{folder} has {count} domains, not {len(names)}")
     try:
         return ModelConfig(tuple(names), encoder, decoder, classifier, mulaw="official")
     except ConfigError as error:
-        raise CheckpointError(f"{folder}: {error}; name the domains yourself") from error
+        raise CheckpointError(
+            f"{folder}: {error}; if a name is wrong, name the domains yourself"
+        ) from error
 
 
 def _names(args: argparse.Namespace, count: int) -> list[str]:
@@ -170,17 +173,32 @@ def _read_states(path: Path, number: int) -> dict[str, dict[str, Tensor]]:
         not isinstance(content.get(part), dict) for part in _PARTS
     ):
         raise CheckpointError(f"{path} is not of the authors' code: it lacks {', '.join(_PARTS)}")
-    if content.get("dataset", number) != number:
+    dataset = content.get("dataset", number)
+    if type(dataset) is not int or dataset != number:
         raise CheckpointError(
-            f"{path} holds the decoder of domain {content['dataset']!r}: give it its own name back"
+            f"{path} holds the decoder of domain {str(dataset)[:20]}: give it its own name back"
         )
+    left = path.stat().st_size
     for part in _PARTS:
         for key, value in content[part].items():
-            if not isinstance(value, Tensor) or not value.is_floating_point():
+            if not isinstance(key, str) or not _is_plain(value):
                 raise CheckpointError(f"{path}: {part}[{key!r}] is no tensor of weights")
+            left -= value.numel() * value.element_size()
+            if left < 0:  # tensors that repeat, or share, what is stored once
+                raise CheckpointError(f"{path}: {part}[{key!r}] is larger than what is stored")
             if not value.isfinite().all():
                 raise CheckpointError(f"{path}: {part}[{key!r}] holds NaN or infinite weights")
     return {part: {k: v.float() for k, v in content[part].items()} for part in _PARTS}
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether a value is a tensor of floating-point numbers that are all there, one by one."""
+    return (
+        type(value) in (Tensor, torch.nn.Parameter)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and value.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    )
 
 
 def _unpickle(path: Path) -> Any:

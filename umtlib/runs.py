@@ -14,7 +14,6 @@ never interrupted, bit for bit on the same machine with the same number of threa
 ``03_training``.
 """
 
-import json
 import os
 import shutil
 import signal
@@ -22,18 +21,19 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from umtlib import checkpoint, losses, pretraining
+from umtlib import checkpoint, files, losses, pretraining
 from umtlib.batches import Crops, loader
-from umtlib.config import Preset, TrainingConfig, from_json, to_json
+from umtlib.config import Count, Preset, Range, TrainingConfig, check, to_json
 from umtlib.corpora.corpus import Corpus
-from umtlib.errors import CheckpointError, ConfigError, TrainingError
+from umtlib.errors import CheckpointError, TrainingError
 from umtlib.team import Team, join
 from umtlib.training import State, autocast, collect, spread, start, train_step
 from umtlib.translator import MusicTranslator
@@ -57,6 +57,19 @@ class Pace:
     report: int = 60
     validate: int = 3_000
     save: int = 1_000
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a checkpoint is, and by what: a step is made of one batch for each process."""
+
+    step: Count
+    seconds: Annotated[float, Range(0, 10**9)]
+    processes: Annotated[int, Range(1, 10**6)]
+    threads: Annotated[int, Range(0, 10**6)] = 0  # 0: of an older run, not known
+
+    def __post_init__(self):
+        check(self)
 
 
 def train(
@@ -191,29 +204,26 @@ def _open(
             f"{run} holds a run already; continue it with --resume or choose another"
         )
     folder = checkpoint.newest(run)
-    try:
-        training = from_json(TrainingConfig, (folder / TRAINING).read_text(encoding="utf-8"))
-        progress = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-    except (OSError, ValueError, ConfigError) as error:
-        raise CheckpointError(f"{folder} is no training checkpoint: {error}") from error
+    training = checkpoint.read_as(TrainingConfig, folder / TRAINING)
+    progress = checkpoint.read_as(Progress, folder / PROGRESS)
     if (checkpoint.read_config(folder), training) != (preset.model, preset.training):
         raise TrainingError(f"{run} was started with another configuration; see {folder}")
-    if progress["processes"] != team.size:
+    if progress.processes != team.size:
         raise TrainingError(
-            f"{run} was trained by {progress['processes']} processes; continue it with as many, "
+            f"{run} was trained by {progress.processes} processes; continue it with as many, "
             f"not {team.size}: a step is made of one batch for each"
         )
     threads = torch.get_num_threads()
-    if progress.get("threads", threads) != threads:
+    if progress.threads not in (0, threads):
         warnings.warn(
-            f"{run} was trained with {progress['threads']} threads, not {threads}: sums are taken "
+            f"{run} was trained with {progress.threads} threads, not {threads}: sums are taken "
             "in another order, and the weights will differ in their last bits; set OMP_NUM_THREADS",
             RuntimeWarning,
             stacklevel=3,
         )
-    state.step = progress["step"]
+    state.step = progress.step
     restore(state, checkpoint.read_tensors(folder / TENSORS), folder)
-    return state, progress["seconds"]
+    return state, progress.seconds
 
 
 def _gather(state: State, config: TrainingConfig) -> None:
@@ -226,23 +236,18 @@ def save(run: Path, state: State, config: TrainingConfig, seconds: float) -> Non
     """Write a checkpoint, then remove all but the last two. All ranks must call this."""
     _gather(state, config)
     if state.team.rank == 0:
-        progress = {
-            "step": state.step,
-            "seconds": round(seconds, 1),
-            "processes": state.team.size,
-            "threads": torch.get_num_threads(),
-        }
+        progress = Progress(state.step, round(seconds, 1), state.team.size, torch.get_num_threads())
         folder = run / checkpoint.STEP.format(state.step)
         if folder.exists():  # damaged, or the run would have gone on from it
             shutil.rmtree(folder)
-        files = {
+        content = {
             checkpoint.CONFIG: to_json(state.model.config).encode(),
             checkpoint.WEIGHTS: state.average.state_dict(),
             TRAINING: to_json(config).encode(),
-            PROGRESS: json.dumps(progress).encode(),
+            PROGRESS: to_json(progress).encode(),
             TENSORS: tensors(state),
         }
-        checkpoint.write(folder, files)
+        checkpoint.write(folder, content)
         _tidy(run, folder)
     state.team.any(False)  # nobody goes on before the checkpoint is there
 
@@ -269,21 +274,36 @@ def tensors(state: State) -> dict[str, Tensor]:
 
 
 def restore(state: State, saved: Mapping[str, Tensor], folder: Path) -> None:
-    """Put the tensors of a checkpoint back into a state."""
+    """Put the tensors of a checkpoint back into a state.
+
+    Raises
+    ------
+    CheckpointError
+        If one is missing, or not of this model.
+    """
     groups: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for name, value in saved.items():
-        kind, rest = name.split(".", 1)
+        kind, _, rest = name.partition(".")
         groups[kind][rest] = value
     average = checkpoint.read_tensors(folder / checkpoint.WEIGHTS)
     checkpoint.restore(state.average, average, folder)
     checkpoint.restore(state.model, groups["model"], folder)
-    adam: dict[str, dict[int, dict[str, Tensor]]] = defaultdict(lambda: defaultdict(dict))
-    for key, value in groups["adam"].items():
-        part, index, name = key.split("/")
-        adam[part][int(index)][name] = value
     for part, optimizer in state.optimizers.items():
         known = optimizer.state_dict()
-        optimizer.load_state_dict(known | {"state": {i: dict(v) for i, v in adam[part].items()}})
+        sizes = [parameter.shape for parameter in optimizer.param_groups[0]["params"]]
+        moments: dict[int, dict[str, Tensor]] = {}
+        for index, size in enumerate(sizes):
+            shapes = {"step": torch.Size(), "exp_avg": size, "exp_avg_sq": size}
+            values = {name: groups["adam"].get(f"{part}/{index}/{name}") for name in shapes}
+            if all(value is None for value in values.values()):
+                continue  # not trained yet
+            for name, value in values.items():
+                if value is None or value.shape != shapes[name] or not value.is_floating_point():
+                    raise CheckpointError(
+                        f"{name} of {part}/{index} in {folder / TENSORS} does not fit the model"
+                    )
+            moments[index] = values
+        optimizer.load_state_dict(known | {"state": moments})
 
 
 @torch.no_grad()
@@ -395,7 +415,7 @@ class _Log:
     def note(self, values: dict) -> None:
         line = {"step": self.state.step, "seconds": round(self.seconds, 1)} | values
         with self.path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(line) + "\n")
+            out.write(files.to_json(line) + "\n")
         if self.on_report:
             self.on_report(line)
 
@@ -404,14 +424,16 @@ def _cut_log(path: Path, step: int) -> None:
     """Remove the lines after a step, and one that a full disk has torn, from a log."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text("utf-8").splitlines():
-        with suppress(ValueError):
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-    part = path.with_suffix(".part")
-    part.write_text("".join(kept), encoding="utf-8")
-    part.replace(path)  # a kill leaves the one or the other
+    with files.open_regular(path) as log, files.replacing(path) as part:
+        part.write_bytes(b"".join(line.strip() + b"\n" for line in log if _step_of(line) <= step))
+
+
+def _step_of(line: bytes) -> float:
+    """Return the step of a line of the log; infinity, if it is none."""
+    try:
+        return float(files.parse_json(line)["step"])
+    except (ValueError, TypeError, LookupError, OverflowError):
+        return float("inf")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from umtlib.errors import TrainingError
 
+JOINING = timedelta(seconds=30)  # for all ranks to come; torch may take it twice
 PATIENCE = timedelta(minutes=10)  # a rank that is silent for longer ends the run
 
 
@@ -41,7 +42,13 @@ class Team:
     device: torch.device = torch.device("cpu")
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors by their sums over all ranks, in one message."""
+        """Replace tensors by their sums over all ranks, in one message.
+
+        Raises
+        ------
+        TrainingError
+            If another process has ended or is silent.
+        """
         if self.size == 1:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -52,7 +59,13 @@ class Team:
             tensor.copy_(piece.view_as(tensor))
 
     def any(self, flag: bool) -> bool:
-        """Tell whether the flag is set on any rank."""
+        """Tell whether the flag is set on any rank.
+
+        Raises
+        ------
+        TrainingError
+            If another process has ended or is silent.
+        """
         if self.size == 1:
             return flag
         flags = torch.tensor(float(flag), device=self.device)
@@ -61,7 +74,13 @@ class Team:
         return bool(flags.item())
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the values of all ranks, in their order."""
+        """Return the values of all ranks, in their order.
+
+        Raises
+        ------
+        TrainingError
+            If another process has ended or is silent.
+        """
         if self.size == 1:
             return [value]
         values = [None] * self.size
@@ -76,9 +95,10 @@ def _listening() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # of gloo and nccl alike
+        reason = str(error).partition("\n")[0][:200]  # a trace of C++ follows
         raise TrainingError(
-            f"another process of the team has ended or is silent ({error}); see what it said, then "
-            "start all of them again with --resume"
+            f"another process of the team has ended or is silent ({reason}); see what it said, "
+            "then start all of them again with --resume"
         ) from error
 
 
@@ -90,16 +110,55 @@ def join(device: str = "cpu") -> Iterator[Team]:
     ----------
     device : str
         ``"cpu"`` (gloo) or ``"cuda"`` (nccl, one GPU for each rank of a machine).
+
+    Raises
+    ------
+    TrainingError
+        If there is no such device, the environment is not that of ``torchrun``, or not all ranks
+        come within `JOINING`.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Team(device=torch.device(device))
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        yield Team(device=place(device))
         return
-    place = torch.device(device)
-    if place.type == "cuda":
-        place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
+    here = place(device, os.environ.get("LOCAL_RANK", ""))
     try:
-        yield Team(dist.get_rank(), dist.get_world_size(), place)
+        with _listening():
+            store, rank, size = next(dist.rendezvous("env://", timeout=JOINING))
+            backend = "nccl" if here.type == "cuda" else "gloo"
+            dist.init_process_group(
+                backend, store=store, rank=rank, world_size=size, timeout=PATIENCE
+            )
+    except ValueError as error:  # of the environment
+        raise TrainingError(f"no team can be joined: {error}; start it by torchrun") from error
+    try:
+        yield Team(rank, size, here)
     finally:
         dist.destroy_process_group()
+
+
+def place(device: str, rank: str = "0") -> torch.device:
+    """Return the device of a rank of this machine.
+
+    Parameters
+    ----------
+    device : str
+        ``"cpu"`` or ``"cuda"``.
+    rank : str
+        The number of the GPU.
+
+    Raises
+    ------
+    TrainingError
+        If there is no such device.
+    """
+    if device == "cpu":
+        return torch.device("cpu")
+    if device != "cuda":
+        raise TrainingError(f"device {device!r} must be cpu or cuda")
+    there = torch.cuda.device_count()
+    if not rank.isdecimal() or int(rank) >= there:
+        raise TrainingError(
+            f"there is no GPU number {rank!r} for device 'cuda': torch sees {there}; see umt doctor"
+        )
+    torch.cuda.set_device(int(rank))
+    return torch.device("cuda", int(rank))

@@ -23,10 +23,18 @@ class MusicTranslator(nn.Module):
     ----------
     config : ModelConfig
         Sizes and the names of the domains; see `umtlib.config`.
+
+    Raises
+    ------
+    ConfigError
+        If a domain has the name of a method of torch's containers, such as ``keys``.
     """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        if taken := [name for name in config.domains if hasattr(nn.ModuleDict(), name)]:
+            raise ConfigError(f"a domain cannot be called {taken[0]!r}: torch uses that name itself"
+                              "; call it otherwise")  # fmt: skip
         self.config = config
         latent = config.encoder.latent
         self.encoder = Encoder(config.encoder)

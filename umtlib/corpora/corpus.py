@@ -14,18 +14,20 @@ and why.
 import hashlib
 import json
 import os
-import secrets
 import wave
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import soundfile
 
+from umtlib import files
 from umtlib.audio import SAMPLE_RATE
-from umtlib.errors import CorpusError
+from umtlib.config import Range, check
+from umtlib.errors import ConfigError, CorpusError
 
 SPLITS = ("train", "val", "test")
 MANIFEST = "manifest.jsonl"
@@ -55,7 +57,7 @@ class Track:
     domain: str
     split: str
     file: str
-    seconds: float
+    seconds: Annotated[float, Range(0, 10**9)]
     sha256: str
     source: Mapping = field(default_factory=dict)
 
@@ -65,13 +67,21 @@ class Track:
         return json.dumps(own | dict(self.source), ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, line: str) -> "Track":
-        """Read a manifest line."""
-        fields = json.loads(line)
+    def from_json(cls, line: str | bytes) -> "Track":
+        """Read a manifest line.
+
+        Raises
+        ------
+        ValueError, LookupError, TypeError, AttributeError, ConfigError
+            If it is not JSON, no object, lacks a field, or one is of the wrong type.
+        """
+        fields = files.parse_json(line)
         own = {name: fields.pop(name) for name in _OWN_FIELDS}
         if own["split"] not in SPLITS:
             raise ValueError(f"split {own['split']!r} is not one of {SPLITS}")
-        return cls(**own, source=fields)
+        track = cls(**own, source=fields)
+        check(track)
+        return track
 
 
 _OWN_FIELDS = ("domain", "split", "file", "seconds", "sha256")
@@ -101,7 +111,13 @@ class Corpus:
         return [t for t in self.tracks if t.domain == domain and t.split == split]
 
     def audio(self, track: Track) -> np.ndarray:
-        """Return a track's samples, int16, shape (T,), memory-mapped where it is a WAV file."""
+        """Return a track's samples, int16, shape (T,), memory-mapped where it is a WAV file.
+
+        Raises
+        ------
+        CorpusError
+            If the file cannot be read, or is not 16 kHz, mono, 16 bit.
+        """
         return _open_audio(str(self.folder / track.file))
 
 
@@ -131,17 +147,23 @@ def _map_wav(path: str) -> tuple[int, np.ndarray]:
 
 
 def read_manifest(path: Path) -> Iterator[Track]:
-    """Yield the tracks of a manifest; `CorpusError` names the line that cannot be read."""
+    """Yield the tracks of a manifest.
+
+    Raises
+    ------
+    CorpusError
+        If it is missing or, naming the line, cannot be read.
+    """
     if not path.is_file():
         raise CorpusError(
             f"{path.parent} is no corpus: it has no {path.name}; make one from it by "
             "'umt corpus folder', 'nsynth' or 'musicnet'"
         )
-    with path.open(encoding="utf-8") as lines:
+    with files.open_regular(path) as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 yield Track.from_json(line)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError, ConfigError) as error:
                 raise CorpusError(
                     f"{path}, line {number}: {error}; prepare the corpus again"
                 ) from error
@@ -150,16 +172,12 @@ def read_manifest(path: Path) -> Iterator[Track]:
 def write_manifest(path: Path, lines: Iterable[Track | Mapping]) -> None:
     """Write tracks (or plain mappings, for ``skipped.jsonl``) one a line, atomically."""
     # Two processes that merge the same shards may write at the same time: equal lines, own files.
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    with part.open("w", encoding="utf-8") as out:
+    with files.replacing(path) as part, part.open("w", encoding="utf-8") as out:
         for line in lines:
             text = (
                 line.to_json() if isinstance(line, Track) else json.dumps(line, ensure_ascii=False)
             )
             out.write(text + "\n")
-        out.flush()
-        os.fsync(out.fileno())
-    part.replace(path)
 
 
 def sha256(path: str | os.PathLike) -> str:

@@ -9,13 +9,15 @@ import os
 import shutil
 import stat
 import tarfile
+import threading
 import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import pooch
 import requests
@@ -52,6 +54,7 @@ FILES = {
 }
 RETRIES = 4
 TIMEOUT = (20, 60)  # seconds to connect, and between two pieces
+LIMIT = 24 * 3600  # seconds for a file, all attempts together: 22 GB at 260 kB/s
 MOST_BYTES = 64 << 30  # of an unpacked archive; the largest real one, nsynth-train, has 37 GB
 MOST_FILES = 1_000_000
 _CHUNK = 1 << 16  # bytes; of a broken connection up to so much is lost
@@ -87,7 +90,7 @@ def fetch(
     Raises
     ------
     CorpusError
-        If after five attempts the file is not there, or is another one.
+        If after five attempts, or 24 hours, the file is not there, or is another one.
     """
     name = url.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
     if name in ("", ".", ".."):
@@ -99,17 +102,43 @@ def fetch(
     part = Path(folder, f"{name}.part")
     pooch.get_logger().setLevel("WARNING")  # it prints what `progress` says better
 
+    late = threading.Event()
+
     def download(url: str, target: str, _pooch: pooch.Pooch) -> None:
-        _resume(url, part, progress)
+        _resume(url, part, progress, late)
         os.replace(part, target)  # which pooch verifies, and moves or removes
 
     try:
-        return Path(store.fetch(name, downloader=download))
+        return Path(_within(LIMIT, late, lambda: store.fetch(name, downloader=download)))
+    except TimeoutError as error:
+        raise CorpusError(
+            f"{url} was not here after {LIMIT:,} s; call it again, it goes on from there"
+        ) from error
     except (requests.RequestException, ValueError, OSError) as error:
         raise CorpusError(f"{url} cannot be downloaded: {error}; try again later") from error
 
 
-def _resume(url: str, part: Path, progress: Progress | None) -> None:
+def _within(seconds: float, late: threading.Event, work: Callable[[], Any]) -> Any:
+    """Return what `work` returns; when it is late, tell it so and do not wait for it.
+
+    A server that sends a byte a minute keeps every time-out of a connection, and a thread waiting.
+    """
+    done: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return done.result(seconds)
+    finally:
+        late.set()
+
+
+def _resume(url: str, part: Path, progress: Progress | None, late: threading.Event) -> None:
     """Append what is missing of a file; on return it has the length that the server announced."""
     have = part.stat().st_size if part.is_file() else 0
     # Compressed on the way, lengths and ranges would be of something else than the file.
@@ -128,6 +157,8 @@ def _resume(url: str, part: Path, progress: Progress | None) -> None:
             raise ValueError("the server sends a web page in place of the file")
         with part.open("ab") as file:
             for piece in chain([first], pieces):
+                if late.is_set():
+                    raise CorpusError("nobody waits for it any more")
                 file.write(piece)
                 have += len(piece)
                 if progress:

@@ -213,7 +213,13 @@ def find_soundfont(path: str | Path | None = None) -> Path:
 
 
 def render(midi: bytes, soundfont: Path) -> np.ndarray:
-    """Play a MIDI file with fluidsynth; float64, mono, 16 kHz, shape (T,), not yet levelled."""
+    """Play a MIDI file with fluidsynth; float64, mono, 16 kHz, shape (T,), not yet levelled.
+
+    Raises
+    ------
+    CorpusError
+        If fluidsynth fails.
+    """
     with tempfile.TemporaryDirectory() as folder:
         score, sound = Path(folder, "a.mid"), Path(folder, "a.wav")
         score.write_bytes(midi)
@@ -244,6 +250,11 @@ def finish(samples: np.ndarray, seconds: float, *, exact: bool = False) -> np.nd
     -------
     int16 array
         Root mean square -20 dBFS, or less where a sample would pass -1 dBFS.
+
+    Raises
+    ------
+    CorpusError
+        If there is nothing to hear.
     """
     length = round((seconds if exact else seconds + _TAIL) * SAMPLE_RATE)
     samples = np.pad(samples[:length], (0, max(0, length - len(samples))))

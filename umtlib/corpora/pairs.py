@@ -1,6 +1,5 @@
 """The paired excerpts: the same notes played by the instruments of every domain."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from umtlib import files
 from umtlib.audio import SAMPLE_RATE
-from umtlib.errors import CorpusError
+from umtlib.config import check
+from umtlib.errors import ConfigError, CorpusError
 
 PAIRS = "paired/pairs.jsonl"
 PAIR_SECONDS = 5.0
@@ -81,11 +82,13 @@ def read_pairs(folder: str | Path) -> list[Pair]:
     path, pairs = Path(folder) / PAIRS, []
     if not path.is_file():
         raise CorpusError(f"{folder} has no {PAIRS}; make it with 'umt corpus six-domains'")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            fields = json.loads(line)
-            fields["notes"] = tuple(tuple(note) for note in fields["notes"])
-            pairs.append(Pair(**fields, folder=Path(folder)))
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorpusError(f"{path}, line {number}: {error}; prepare it again") from error
+    with files.open_regular(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                fields = files.parse_json(line)
+                fields["notes"] = tuple(tuple(note) for note in fields["notes"])
+                pairs.append(Pair(**fields, folder=Path(folder)))
+                check(pairs[-1])
+            except (ValueError, KeyError, TypeError, ConfigError) as error:
+                raise CorpusError(f"{path}, line {number}: {error}; prepare it again") from error
     return pairs

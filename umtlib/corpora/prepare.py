@@ -29,7 +29,7 @@ from typing import IO
 import numpy as np
 import soundfile
 
-from umtlib import audio
+from umtlib import audio, files
 from umtlib.audio import SAMPLE_RATE
 from umtlib.corpora.corpus import MANIFEST, SKIPPED, Track, sha256, write_manifest
 from umtlib.errors import AudioError, CorpusError
@@ -215,9 +215,9 @@ def _read_journals(out: Path, longest: float) -> dict[str, dict]:
     """Return the results so far, by key; a track whose file is gone or damaged does not count."""
     entries = {}
     for path in sorted((out / WORK).glob("*.jsonl")):
-        for line in path.open(encoding="utf-8"):
+        for line in files.open_regular(path):
             try:
-                entry = json.loads(line)
+                entry = files.parse_json(line)
                 if "file" in entry and os.stat(out / entry["file"]).st_size != entry["bytes"]:
                     continue
                 if entry["longest"] == longest:
@@ -232,6 +232,11 @@ def in_parallel(work: Callable[[Item], dict], items: list[Item], workers: int) -
 
     A file that ends the process that decodes it (a crash, or no memory) ends all that are in
     flight; those are tried once more, each alone, so that only the culprit is left out.
+
+    Raises
+    ------
+    CorpusError
+        If no process can be started.
     """
     if not workers:
         yield from map(work, items)
@@ -255,7 +260,9 @@ def in_parallel(work: Callable[[Item], dict], items: list[Item], workers: int) -
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     """Start processes; where they cannot even start, no file is to blame."""
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=files.stop_in_order
+    )
     try:
         pool.submit(os.getpid).result()
     except BrokenProcessPool as error:
@@ -286,7 +293,13 @@ def _one_by_one(work: Callable[[Item], dict], items: list[Item]) -> Iterator[dic
 
 
 def convert(out: str, longest: float, item: Item) -> dict:
-    """Make one track; return its journal entry: either with ``file``, or only with ``reason``."""
+    """Make one track; return its journal entry: either with ``file``, or only with ``reason``.
+
+    Raises
+    ------
+    CorpusError
+        If the track cannot be written.
+    """
     target = Path(out, item.file)
     with tempfile.TemporaryFile(dir=Path(out, WORK)) as raw:
         try:

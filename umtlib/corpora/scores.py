@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from umtlib import files
 from umtlib.errors import CorpusError
 
 _PLAIN = "music in the public domain; encoding distributed with music21, no terms in the file"
@@ -103,7 +104,13 @@ class Score:
 
 
 def corpus_root() -> Path:
-    """Return music21's corpus folder; `CorpusError` if music21 is not installed."""
+    """Return music21's corpus folder.
+
+    Raises
+    ------
+    CorpusError
+        If music21 is not installed.
+    """
     try:
         from music21 import common
     except ImportError as error:
@@ -142,9 +149,8 @@ def read_score(root: Path, collection: str, file: str, cache: Path) -> Score:
         score = Score(**json.loads(cached.read_text(encoding="utf-8")))
     else:
         score = _parse(root, collection, file)
-        part = cached.with_name(cached.name + ".part")
-        part.write_text(json.dumps(vars(score)), encoding="utf-8")
-        part.replace(cached)
+        with files.replacing(cached) as part:
+            part.write_text(json.dumps(vars(score)), encoding="utf-8")
     licence = next((text for start, text in _LICENCES.items() if file.startswith(start)), _PLAIN)
     return replace(score, licence=licence)
 

@@ -207,7 +207,13 @@ def _try_score(root: Path, cache: Path, entry: tuple[str, str]) -> Score | dict:
 
 
 def plan_tracks(scores: list[Score], domain: str, split: str, size: Size, seed: int) -> list[Take]:
-    """Decide what a domain plays in a split: always next what its repertory is most short of."""
+    """Decide what a domain plays in a split: always next what its repertory is most short of.
+
+    Raises
+    ------
+    CorpusError
+        If too few scores can be read.
+    """
     shelves = {name: _shelf(scores, name, domain, split) for name in REPERTORY[domain]}
     got, takes, number = dict.fromkeys(shelves, 0.0), [], 0
     while sum(got.values()) < size.seconds[split]:
@@ -305,7 +311,13 @@ def _coarsen(samples: np.ndarray) -> np.ndarray:
 
 
 def plan_pairs(scores: list[Score], size: Size, seed: int) -> list[Take]:
-    """Choose the excerpts: test pieces only, within the range of every instrument."""
+    """Choose the excerpts: test pieces only, within the range of every instrument.
+
+    Raises
+    ------
+    CorpusError
+        If no test piece suits a source.
+    """
     wanted = [(domain, domain, number) for domain in DOMAINS for number in range(size.pairs)]
     timbres = ["whistle", *UNSEEN]
     for number in range(size.unseen):

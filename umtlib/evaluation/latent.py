@@ -75,6 +75,11 @@ def stretches(
     -------
     tuple of np.ndarray
         Latents, shape (n, latent, F), and the index of the domain of each, shape (n,).
+
+    Raises
+    ------
+    EvaluationError
+        If the corpus has no tracks of a domain in the splits.
     """
     frames = SAMPLE_RATE // model.config.encoder.pool
     found, labels = [], []

@@ -139,7 +139,13 @@ def roll(notes: Sequence[Note], frames: int, rate: float = FRAMES_PER_SECOND) ->
 
 
 def frame_f(truth: np.ndarray, estimate: np.ndarray) -> float:
-    """Return the F-measure of two boolean piano rolls of one shape; 1 if both are empty."""
+    """Return the F-measure of two boolean piano rolls of one shape; 1 if both are empty.
+
+    Raises
+    ------
+    EvaluationError
+        If the shapes differ.
+    """
     if np.shape(truth) != np.shape(estimate):
         raise EvaluationError(f"rolls of shapes {np.shape(truth)} and {np.shape(estimate)}")
     total = int(np.sum(truth)) + int(np.sum(estimate))

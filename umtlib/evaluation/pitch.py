@@ -118,6 +118,11 @@ def chroma_correlation(reference: np.ndarray, estimate: np.ndarray, sounding: np
     -------
     float
         In [-1, 1]; 0 if no frame counts.
+
+    Raises
+    ------
+    EvaluationError
+        If the shapes differ, or are not (12, F).
     """
     if reference.shape != estimate.shape or reference.shape[:1] != (12,):
         raise EvaluationError(

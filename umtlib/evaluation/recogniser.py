@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
+from umtlib import files
 from umtlib.audio import SAMPLE_RATE
 from umtlib.corpora.corpus import Corpus
 from umtlib.errors import EvaluationError
@@ -202,7 +203,8 @@ def load(folder: str | os.PathLike = SHIPPED) -> Recogniser:
     """
     folder = Path(folder)
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        card = files.read_json(folder / CARD)
+        files.open_regular(folder / WEIGHTS).close()
         return Recogniser(tuple(card["domains"]), **load_file(folder / WEIGHTS))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise EvaluationError(f"no recogniser can be read from {folder}: {error}") from error

@@ -6,7 +6,6 @@ give `measure` any mapping from (excerpt, target) to waveforms. Notebook: ``05_e
 """
 
 import csv
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -20,7 +19,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 import umtlib
-from umtlib import audio, translation
+from umtlib import audio, files, translation
 from umtlib.corpora.corpus import Corpus
 from umtlib.corpora.pairs import Pair, read_pairs
 from umtlib.errors import EvaluationError
@@ -523,7 +522,7 @@ def write(
     report: dict, rows: Sequence[Mapping], out: Path, pictures: Mapping[str, Figure] | None = None
 ) -> None:
     """Write ``report.json``, ``report.md``, ``rows.csv`` and plots to a folder that is there."""
-    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (out / "report.json").write_text(files.to_json(report, indent=1) + "\n", encoding="utf-8")
     (out / "report.md").write_text(tables(report), encoding="utf-8")
     with (out / "rows.csv").open("w", newline="", encoding="utf-8") as file:
         columns = ("system", "excerpt", "source", "target", "called", *METRICS)

@@ -82,9 +82,14 @@ def opinion(
     ConfigError
         If the model has no such domain.
     EvaluationError
-        If the pack exists or cannot be written, or there are no excerpts.
+        If the pack exists or cannot be written, the target is not one domain, or there are no
+        excerpts.
     """
     with new_folder(out) as part:
+        if target == translation.ALL:
+            raise EvaluationError(
+                f"a pack has one target, not all; choose one of {', '.join(model.domains)}"
+            )
         (target,) = translation.domains(model, (target,))
         pairs = choose([pair for pair in read_pairs(data) if pair.source != target], excerpts)
         made = translate_pairs(model, pairs, (target,), seed=seed, **settings)

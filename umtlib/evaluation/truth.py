@@ -61,6 +61,11 @@ def timbre_distance(truth: np.ndarray, estimate: np.ndarray) -> float:
     -------
     float
         Euclidean, not negative. 0 if both are empty, infinite if one is.
+
+    Raises
+    ------
+    EvaluationError
+        If the embeddings differ in length.
     """
     for points in (truth, estimate):
         validate(points, points)

@@ -56,7 +56,13 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
 
 
 class Network:
-    """A decoder's weights, cut to the kernel's panels. Freed with the object."""
+    """A decoder's weights, cut to the kernel's panels. Freed with the object.
+
+    Raises
+    ------
+    GenerationError
+        If there is no memory for the weights.
+    """
 
     def __init__(self, decoder: Decoder, dtype: torch.dtype):
         self.library = library()
@@ -123,6 +129,11 @@ def run(
     -------
     Tensor
         The chosen codes, uint8, shape (B, T).
+
+    Raises
+    ------
+    GenerationError
+        If the kernel cannot have the memory or the threads.
     """
     if state.memory is None:
         network = Network(decoder, dtype)

@@ -39,7 +39,13 @@ class Gpu:
     driver: Any  # the module cuda.bindings.driver
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Call a function of the driver, and return what it returns besides its status."""
+        """Call a function of the driver, and return what it returns besides its status.
+
+        Raises
+        ------
+        GenerationError
+            If the driver is not there, or the function fails.
+        """
         try:
             status, *values = getattr(self.driver, name)(*arguments)
         except RuntimeError as error:  # the driver's library is not there

@@ -1,0 +1,80 @@
+"""Every public function says in its docstring which of the package's errors it raises."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+import umtlib
+from umtlib import errors
+
+PACKAGE = Path(umtlib.__file__).parent
+ERRORS = {name for name, kind in inspect.getmembers(errors, inspect.isclass)}
+FILES = [
+    path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "cli.py"
+]  # a command has help
+FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def name_of(node):
+    """'x' of ``x``, ``x.y`` of it, and ``x(...)``."""
+    node = node.func if isinstance(node, ast.Call) else node
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def raised(node, helpers, seen=frozenset()):
+    """Errors that leave some code: its own, and those of the private helpers that it calls."""
+    if isinstance(node, ast.Try):
+        caught = {name_of(kind) for handler in node.handlers
+                  for kind in getattr(handler.type, "elts", [handler.type])}  # fmt: skip
+        inside = set().union(*(raised(child, helpers, seen) for child in node.body))
+        left = inside if caught.isdisjoint({"UmtError", "Exception"}) else set()
+        rest = [*node.handlers, *node.orelse, *node.finalbody]
+        return (left - caught).union(*(raised(child, helpers, seen) for child in rest))
+    found = set()
+    if isinstance(node, ast.Raise) and node.exc:
+        found |= {name_of(node.exc)} & ERRORS
+    if isinstance(node, ast.Call) and (name := name_of(node)) in helpers.keys() - seen:
+        found |= raised(helpers[name], helpers, seen | {name})
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.ClassDef):
+            found |= raised(child, helpers, seen)
+    return found
+
+
+def silent(path):
+    """Yield what a file's public functions raise and do not say."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    helpers = {
+        node.name: node
+        for node in ast.walk(tree)
+        if isinstance(node, FUNCTION) and node.name.startswith("_") and node.name[1] != "_"
+    }
+    for owner in [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))]:
+        for node in owner.body:
+            made = node.name in ("__init__", "__post_init__") if isinstance(node, FUNCTION) else 0
+            if not isinstance(node, FUNCTION) or (node.name.startswith("_") and not made):
+                continue
+            if isinstance(owner, ast.ClassDef) and owner.name.startswith("_"):
+                continue
+            said = ast.get_docstring(owner if made else node) or ""
+            said = said.partition("Raises\n------\n")[2]
+            unsaid = {name for name in raised(node, helpers) if name not in said}
+            if unsaid:
+                yield f"{owner.name}.{node.name}" if owner is not tree else node.name, unsaid
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_docstrings_say_what_is_raised(path):
+    assert dict(silent(path)) == {}
+
+
+def test_the_search_finds_what_it_should(tmp_path):
+    (tmp_path / "x.py").write_text(
+        "def loud():\n    '''Raises\n------\nConfigError: ...'''\n    raise ConfigError\n"
+        "def mute():\n    '''Say nothing.'''\n    with _help():\n        pass\n"
+        "def calm():\n    try:\n        mute(_help())\n    except ConfigError:\n        pass\n"
+        "def _help():\n    raise ConfigError('x')\n"
+    )
+    assert dict(silent(tmp_path / "x.py")) == {"mute": {"ConfigError"}}
