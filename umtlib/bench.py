@@ -11,8 +11,7 @@ from itertools import cycle
 
 import torch
 
-from umtlib import config, generation, training
-from umtlib.batches import Batch
+from umtlib import config, generation
 from umtlib.decoder import Decoder
 from umtlib.encoder import Encoder
 from umtlib.errors import ConfigError
@@ -160,6 +159,9 @@ def train(
     ConfigError
         If there is no such preset or dtype, or a number is not positive.
     """
+    from umtlib import training
+    from umtlib.batches import Batch
+
     _check(seconds=seconds, batch=batch, crop=crop)
     if not generation.dtype_named(dtype).is_floating_point:
         raise ConfigError(f"nothing is trained in {dtype}; choose float32 or bfloat16")
