@@ -159,12 +159,12 @@ def train(
     ConfigError
         If there is no such preset or dtype, or a number is not positive.
     """
-    from umtlib import training
-    from umtlib.batches import Batch
-
     _check(seconds=seconds, batch=batch, crop=crop)
     if not generation.dtype_named(dtype).is_floating_point:
         raise ConfigError(f"nothing is trained in {dtype}; choose float32 or bfloat16")
+    from umtlib import training
+    from umtlib.batches import Batch
+
     chosen = config.preset(preset)
     settings = replace(chosen.training, batch=batch, crop=crop, bf16=dtype == "bfloat16")
     state = training.start(chosen.model, settings)
