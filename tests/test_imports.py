@@ -15,11 +15,11 @@ PACKAGE = Path(umtlib.__file__).parent
 FLOORS = [
     {"errors", "files", "names"},
     {"spreadsheet", "native", "config", "mulaw", "audio", "augment", "layers", "team"},
-    {"fused", "prediction"},
+    {"fused", "guide"},
     {"encoder", "decoder", "classifier", "corpora"},
     {"translator"},
     {"checkpoint", "conversion", "official", "generation"},
-    {"losses", "batches", "regression", "judging", "pretraining", "training"},
+    {"losses", "batches", "regression", "judging", "pretraining", "training", "small"},
     {"runs", "translation", "evaluation"},
     {"notebook", "bench", "doctor"},
     {"watching"},

@@ -15,11 +15,12 @@ import io
 import itertools
 import os
 import struct
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from stat import S_ISREG
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import soundfile
@@ -117,6 +118,47 @@ def stream(path: str | os.PathLike) -> Iterator[np.ndarray]:
             _tell_what_lacks(path, frames / file.samplerate, promise, file)
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
         raise AudioError(_UNREADABLE.format(path)) from error
+
+
+class Recording:
+    """What `stream` yields of a file, brought to `level`: decoded once, and kept on the disk.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    kept : file
+        To read and write, such as a `tempfile.TemporaryFile`; 64 KB per second are appended.
+
+    Raises
+    ------
+    AudioError
+        As `read`; or if there is no room to keep it.
+    """
+
+    def __init__(self, path: str | os.PathLike, kept: BinaryIO):
+        self.kept, self.start = kept, kept.seek(0, os.SEEK_END)
+        try:
+            self.samples, self.loudness = measure(map(self._keep, stream(path)))
+        except OSError as error:
+            raise AudioError(
+                f"{path} cannot be kept decoded in {tempfile.gettempdir()}: {error.strerror}; set "
+                "TMPDIR to a folder on a larger disk"
+            ) from error
+
+    def _keep(self, block: np.ndarray) -> np.ndarray:
+        self.kept.write(block.tobytes())
+        return block
+
+    def blocks(self, samples: int | None = None) -> Iterator[np.ndarray]:
+        """Yield all of it, or so many samples, as float32 blocks of shape (block,)."""
+        samples = self.samples if samples is None else min(samples, self.samples)
+        return levelled(self._read(samples), self.loudness)
+
+    def _read(self, samples: int) -> Iterator[np.ndarray]:
+        for first in range(0, samples, _BLOCK):
+            self.kept.seek(self.start + 4 * first)
+            yield np.frombuffer(self.kept.read(4 * min(_BLOCK, samples - first)), np.float32)
 
 
 def to_mono_16k(audio: np.ndarray, sample_rate: float) -> np.ndarray:

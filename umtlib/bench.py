@@ -11,8 +11,7 @@ from itertools import cycle
 
 import torch
 
-from umtlib import config, generation, training
-from umtlib.batches import Batch
+from umtlib import config, generation
 from umtlib.decoder import Decoder
 from umtlib.encoder import Encoder
 from umtlib.errors import ConfigError
@@ -163,6 +162,9 @@ def train(
     _check(seconds=seconds, batch=batch, crop=crop)
     if not generation.dtype_named(dtype).is_floating_point:
         raise ConfigError(f"nothing is trained in {dtype}; choose float32 or bfloat16")
+    from umtlib import training
+    from umtlib.batches import Batch
+
     chosen = config.preset(preset)
     settings = replace(chosen.training, batch=batch, crop=crop, bf16=dtype == "bfloat16")
     state = training.start(chosen.model, settings)

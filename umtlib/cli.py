@@ -164,7 +164,7 @@ def translate(
 ) -> None:
     """Translate recordings; writes OUT/<stem>.<domain>.wav, 16 kHz, as long as the input."""
     import umtlib
-    from umtlib import generation, translation
+    from umtlib import audio, generation, translation
 
     settings = {"temperature": temperature, "backend": backend}
     settings["dtype"] = generation.dtype_named(dtype)
@@ -172,18 +172,22 @@ def translate(
     names = translation.domains(loaded, to)
     jobs = [_plan(path, names, out, picture) for path in inputs]
     _check_names(jobs)
-    sizes = [_measure(job.input) for job in jobs]
-    cut = [
-        translation.cuts_pay(loaded, len(names), samples) if chunked is None else chunked
-        for samples, _ in sizes
-    ]
-    speeds = {  # refuses a backend that is not to be had
-        way: translation.speed(loaded, names, chunked=way, **settings) for way in sorted(set(cut))
-    }
-    _check_writable(out)
-    _announce([samples * len(names) for samples, _ in sizes], [speeds[way] for way in cut])
-    for job, size, way in zip(jobs, sizes, cut, strict=True):
-        _translate_one(loaded, job, *size, chunked=way, seed=seed, **settings)
+    with tempfile.TemporaryFile() as kept:
+        with _silenced_stderr():  # all of them, so that a bad one is refused before any work
+            recordings = [audio.Recording(job.input, kept) for job in jobs]
+        sizes = [recording.samples for recording in recordings]
+        cut = [
+            translation.cuts_pay(loaded, len(names), samples) if chunked is None else chunked
+            for samples in sizes
+        ]
+        speeds = {  # refuses a backend that is not to be had
+            way: translation.speed(loaded, names, chunked=way, **settings)
+            for way in sorted(set(cut))
+        }
+        _check_writable(out)
+        _announce([samples * len(names) for samples in sizes], [speeds[way] for way in cut])
+        for job, recording, way in zip(jobs, recordings, cut, strict=True):
+            _translate_one(loaded, job, recording, chunked=way, seed=seed, **settings)
 
 
 @dataclass(frozen=True)
@@ -221,14 +225,6 @@ def _check_names(jobs: list[Job]) -> None:
                     f"{taken[path]} and {job.input} would both write {path}; rename one of them"
                 )
             taken[path] = job.input
-
-
-def _measure(path: Path):
-    """Decode all of a file, so that a bad one is refused before any work; see `audio.measure`."""
-    from umtlib import audio
-
-    with _silenced_stderr():
-        return audio.measure(audio.stream(path))
 
 
 @contextlib.contextmanager
@@ -277,14 +273,13 @@ def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _translate_one(model, job: Job, samples: int, loudness, chunked: bool, **settings) -> None:
+def _translate_one(model, job: Job, recording, chunked: bool, **settings) -> None:
     """Translate a recording from file to files: its length does not matter to the memory."""
     from umtlib import audio, translation
 
-    began = time.perf_counter()
-    with _silenced_stderr():
-        blocks = audio.levelled(audio.stream(job.input), loudness)
-        heard = translation.hear(model, blocks, samples, settings["dtype"])
+    began, samples = time.perf_counter(), recording.samples
+    shown = {name: [] for name in job.waves}  # pieces of the beginning
+    heard = translation.hear(model, recording.blocks(), samples, settings["dtype"])
     if chunked and (stretches := translation.stretches(model, heard.levels)) > 1:
         _say(f"{job.input.name}: cut into {stretches} stretches where it is quiet; --no-chunked "
              "makes it in one, exactly")  # fmt: skip
@@ -297,9 +292,13 @@ def _translate_one(model, job: Job, samples: int, loudness, chunked: bool, **set
             model, [*job.waves], heard, chunked=chunked, progress=tell, **settings
         ):
             put[name](piece)
+            left = PICTURED * audio.SAMPLE_RATE - sum(map(len, shown[name]))
+            if job.picture and left > 0:
+                shown[name].append(piece[:left])
     taken, seconds = time.perf_counter() - began, samples / audio.SAMPLE_RATE
     if job.picture:
-        _draw(job, loudness)
+        beginning = recording.blocks(PICTURED * audio.SAMPLE_RATE)
+        _draw(job.picture, {f"input: {job.input.name}": beginning} | shown)
     for path in job.waves.values():
         _say(f"{path}: {_rate(seconds, taken / len(put))}")
     if len(put) > 1:
@@ -308,32 +307,17 @@ def _translate_one(model, job: Job, samples: int, loudness, chunked: bool, **set
         _say(job.picture)
 
 
-def _draw(job: Job, loudness) -> None:
+def _draw(path: Path, shown: dict) -> None:
+    """Draw the beginnings of recordings, each given in blocks."""
+    import numpy as np
+
     from umtlib.audio import SAMPLE_RATE
     from umtlib.notebook import plots
 
-    with _silenced_stderr():
-        shown = {f"input: {job.input.name}": _beginning(job.input, loudness)}
-    shown |= {name: _beginning(path) for name, path in job.waves.items()}
+    shown = {name: np.concatenate([*blocks]) for name, blocks in shown.items()}
     cut = len(next(iter(shown.values()))) == PICTURED * SAMPLE_RATE
     title = f"the first {PICTURED // 60} minutes" if cut else ""
-    plots.save(plots.comparison(shown, title), job.picture)
-
-
-def _beginning(path: Path, loudness=None):
-    """Read as much of a recording as a picture shows, levelled if its loudness is given."""
-    import numpy as np
-
-    from umtlib import audio
-
-    stream = audio.stream(path)
-    blocks, left = [], PICTURED * audio.SAMPLE_RATE
-    for block in audio.levelled(stream, loudness) if loudness else stream:
-        blocks.append(block[:left])
-        left -= len(blocks[-1])
-        if not left:
-            break
-    return np.concatenate(blocks)
+    plots.save(plots.comparison(shown, title), path)
 
 
 def _rate(seconds: float, taken: float) -> str:

@@ -38,7 +38,6 @@ Count = Annotated[int, Range(0, 10**9)]
 Blocks = Annotated[int, Range(1, 1_000)]
 Layers = Annotated[int, Range(1, 20)]  # dilations up to 2**19
 Size = Annotated[int, Range(1, 65_536)]
-Order = Annotated[int, Range(0, 512)]
 Segments = Annotated[int, Range(1, 10**6)]
 Samples = Annotated[int, Range(1, MOST_SAMPLES)]
 Seed = Annotated[int, Range(0, 2**63 - 1)]  # what torch takes
@@ -89,7 +88,7 @@ class DecoderConfig:
 
     input: Literal["scalar", "codes"] = "scalar"  # one number per sample, or a table of 256 rows
     input_kernel: Size = 1  # previous samples that the first layer sees
-    prediction: Order = 0  # order of the linear prediction that it sees too; 0: none
+    guide: Text = "latent"  # what it is told besides its past: a name in `umtlib.guide.GUIDES`
     blocks: Blocks = 4
     layers: Layers = 10
     channels: Size = 128  # residual channels
@@ -138,21 +137,10 @@ class ModelConfig:
                     f"domain {name!r}: use letters, digits, '_' and '-' only, and not 'all'"
                 )
         _check_size(self)
-        if self.decoder.prediction:
-            self._check_prediction()
         if self.encoder.pool % self.encoder.stride:
             raise ConfigError(
                 f"pool {self.encoder.pool} must be a multiple of the filter stride "
                 f"{self.encoder.stride}"
-            )
-
-    def _check_prediction(self) -> None:
-        # 1,024 samples to a spectrum: `umtlib.prediction`, which is on a higher floor.
-        order, pool = self.decoder.prediction, self.encoder.pool
-        if pool > 1_024 or self.mulaw != "torchaudio":
-            raise ConfigError(
-                f"a prediction of order {order} must come with torchaudio's mu-law and a "
-                f"pool of at most 1024, not {self.mulaw!r} and {pool}"
             )
 
 
@@ -212,17 +200,6 @@ class Preset:
 
     model: ModelConfig
     training: TrainingConfig
-
-    def __post_init__(self):
-        encoder, prediction = self.model.encoder, self.model.decoder.prediction
-        bank = encoder.front_end == "filterbank" and encoder.channels >= encoder.filters
-        if self.training.pretraining_steps and not (prediction and bank):
-            raise ConfigError(
-                "pretraining_steps needs decoders that are given a prediction, and an encoder with "
-                "a filterbank and a channel for each filter"
-            )
-        if self.training.conversion and not prediction:
-            raise ConfigError("conversion needs decoders that are given a prediction")
 
 
 def check(config: Any) -> None:
@@ -322,7 +299,7 @@ _SMALL = Preset(
         decoder=DecoderConfig(
             input="codes",
             input_kernel=2,
-            prediction=128,
+            guide="frames",
             blocks=2,
             channels=64,
             skip_channels=64,

@@ -5,12 +5,16 @@ matrix product on ``[x[t - d], x[t]]``, which is how every processor likes it be
 ``02_the_network``.
 """
 
+import pkgutil
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umtlib import fused, mulaw, prediction
+from umtlib import fused, mulaw
 from umtlib.config import DecoderConfig
+from umtlib.errors import ConfigError
+from umtlib.guide import GUIDES, Told, predict
 from umtlib.layers import delay, dilations, receptive_field
 
 
@@ -86,24 +90,34 @@ class Decoder(nn.Module):
         Channels of the latent.
     pool : int
         Samples per latent frame.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such guide, or it does not go with the pool.
     """
 
     def __init__(self, config: DecoderConfig, latent: int, pool: int):
         super().__init__()
-        self.config, self.pool = config, pool
+        self.config = config
+        if config.guide not in GUIDES:
+            known = ", ".join(GUIDES)
+            raise ConfigError(f"unknown guide {config.guide!r}; choose one of {known}")
+        self.guide = pkgutil.resolve_name(GUIDES[config.guide])(latent, pool)
         first = CodeInput if config.input == "codes" else ScalarInput
         self.input = first(config.input_kernel, config.channels)
-        if config.prediction:
-            self.envelope = prediction.Envelope(latent)
+        if self.guide.order:
             self.predicted = nn.Embedding(mulaw.CODES, config.channels)
         self.input_skip = nn.Linear(config.channels, config.skip_channels)
         self.layers = nn.ModuleList(
-            GatedLayer(config, latent, dilation)
+            GatedLayer(config, self.guide.channels, dilation)
             for dilation in dilations(config.blocks, config.layers)
         )
         self.head = nn.Linear(config.skip_channels, config.skip_channels)
         self.head_condition = (
-            nn.Linear(latent, config.skip_channels, bias=False) if config.condition_head else None
+            nn.Linear(self.guide.channels, config.skip_channels, bias=False)
+            if config.condition_head
+            else None
         )
         self.logits = nn.Linear(config.skip_channels, mulaw.CODES)
 
@@ -123,50 +137,33 @@ class Decoder(nn.Module):
         Tensor
             Logits over the 256 codes, shape (B, 256, T).
         """
-        length = codes.shape[1]
-        codes = F.pad(codes, (0, latent.shape[2] * self.pool - length), value=mulaw.SILENCE)
+        return self.predict(codes, self.guide.tell(latent))
+
+    def predict(self, codes: Tensor, told: Told) -> Tensor:
+        """Return the same, told what its guide makes of a latent: logits of shape (B, 256, T)."""
+        length, whole = codes.shape[1], told.condition.shape[2] * self.guide.hop
+        codes = F.pad(codes, (0, whole - length), value=mulaw.SILENCE)
         x = self.input(codes)
-        if self.config.prediction:
-            x = x + self.predicted(prediction.predict(codes, self.predictors(latent)))
-        return self.body(x, latent)[:, :length].transpose(1, 2)
+        if told.predictors is not None:
+            x = x + self.predicted(predict(codes, told.predictors))
+        return self.body(x, told.condition)[:, :length].transpose(1, 2)
 
-    @torch.no_grad()
-    def predictors(self, latent: Tensor) -> Tensor:
-        """Return the linear predictor of every latent frame; see `umtlib.prediction`.
-
-        In training mode it is less damped than in evaluation mode.
-
-        Parameters
-        ----------
-        latent : Tensor
-            Shape (B, latent, F).
-
-        Returns
-        -------
-        Tensor
-            float64, shape (B, F, order); order 0 if the decoder is given no prediction.
-        """
-        if not self.config.prediction:
-            return latent.new_zeros(len(latent), latent.shape[2], 0, dtype=torch.float64)
-        noise = prediction.WHITE_NOISE_IN_TRAINING if self.training else prediction.WHITE_NOISE
-        return prediction.fit(self.envelope.exactly(latent), self.config.prediction, noise)
-
-    def body(self, x: Tensor, latent: Tensor) -> Tensor:
-        """Return logits (B, T, 256) from the embedded input (B, T, C) and latent (B, L, F)."""
-        latent = latent.transpose(1, 2)  # (B, F, L)
-        h = self.head(F.relu(self._skips(x, latent)))
+    def body(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return logits (B, T, 256) of the embedded input (B, T, C), conditioned on (B, L, N)."""
+        condition = condition.transpose(1, 2)  # (B, N, L)
+        h = self.head(F.relu(self._skips(x, condition)))
         if self.head_condition is not None:
-            h = per_frame_sum(h, self.head_condition(latent))
+            h = per_frame_sum(h, self.head_condition(condition))
         return self.logits(F.relu(h))
 
-    def _skips(self, x: Tensor, latent: Tensor) -> Tensor:  # (B, T, C), (B, F, L) -> (B, T, S)
+    def _skips(self, x: Tensor, condition: Tensor) -> Tensor:  # (B, T, C), (B, N, L) -> (B, T, S)
         skips, channels = self.input_skip(x), self.config.channels
         if not fused.fits(x):
             for layer in self.layers:
-                x, skip = layer(x, latent)
+                x, skip = layer(x, condition)
                 skips = skips + skip
             return skips
-        conditions = [layer.condition(latent) + layer.taps.bias for layer in self.layers]
+        conditions = [layer.condition(condition) + layer.taps.bias for layer in self.layers]
         return fused.stack(
             x.float(),
             skips.float() + sum(layer.out.bias[channels:] for layer in self.layers),
@@ -181,5 +178,5 @@ class Decoder(nn.Module):
     def receptive_field(self) -> int:
         """How many previous samples a prediction depends on: 4,093 in the paper, 256 ms."""
         stack = dilations(self.config.blocks, self.config.layers)
-        first = max(self.config.input_kernel, self.config.prediction)
+        first = max(self.config.input_kernel, self.guide.order)
         return receptive_field(stack, kernel=2) + first - 1

@@ -8,6 +8,7 @@ here only for their weights, which were trained on it. Notebook: ``02_the_networ
 """
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -58,3 +59,20 @@ def decode(codes: Tensor, pair: str = "torchaudio") -> Tensor:
         return mu_law_decoding(codes, CODES)
     companded = 2 * (codes.float() - SILENCE) / CODES
     return companded.sign() * (CODES ** companded.abs() - 1) / (CODES - 1)
+
+
+@cache
+def amplitudes() -> Tensor:
+    """Return the amplitude of every code: float64, shape (256,)."""
+    return decode(torch.arange(CODES, dtype=torch.float64))
+
+
+@cache
+def thresholds() -> Tensor:
+    """Return the amplitudes between neighbouring codes: float64, ascending, shape (255,)."""
+    return decode(torch.arange(1, CODES, dtype=torch.float64) - 0.5)
+
+
+def nearest(amplitude: Tensor) -> Tensor:
+    """Return the nearest code of an amplitude, int64: the number of thresholds below it."""
+    return torch.bucketize(amplitude, thresholds().to(amplitude.device))

@@ -1,0 +1,72 @@
+"""First weights around the latent, fitted in place of drawn at random.
+
+A filter bank's energies say which notes sound. A network that starts from random weights needs
+thousands of steps to let them through to the latent; this starts where those would end. The
+residual layers begin as the identity, and the projection is the linear map from energies to the 64
+numbers that best predict the pitch spectrogram (`umtlib.losses.pitch_spectrogram`) of the clean
+audio from the *augmented* one, so that it is blind to equalising from the first step on. This is
+reduced-rank regression: least squares, then the principal components of what it predicts, each
+scaled to a variance of one.
+
+None of this is in the paper. Notebook: ``03_training``.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from umtlib import losses
+from umtlib.encoder import Encoder
+
+FLOOR = 0.05  # of the largest component's size, added to each: small ones are mostly noise
+
+
+@torch.no_grad()
+def fit(encoder: Encoder, energies: Tensor, target: Tensor) -> Tensor:
+    """Set the weights of an encoder.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        With a filter bank, and a channel for each filter.
+    energies : Tensor
+        Those of its filter bank for some augmented audio, shape (N, filters, T / stride).
+    target : Tensor
+        The clean audio as mu-law codes, integers, shape (N, T): a few minutes.
+
+    Returns
+    -------
+    Tensor
+        The linear map from its latent to the pitch spectrogram without its mean, float64, shape
+        (latent, `losses.PITCHES`).
+    """
+    pool, latent = encoder.config.pool, encoder.config.latent
+    x = torch.cat([_rows(encoder.pooled(some.float())) for some in energies.split(32)])
+    pitches = (losses.pitch_spectrogram(some.long(), pool) for some in target.split(32))
+    y = torch.cat([_rows(some) for some in pitches])
+    mean, spread = x.mean(dim=0), x.std(dim=0)
+    x = (x - mean) / spread
+    weights = torch.linalg.lstsq(x, y - y.mean(dim=0)).solution  # (filters, pitches)
+    _, sizes, components = torch.linalg.svd(x @ weights, full_matrices=False)
+    components = components[:latent]  # (latent, pitches)
+    sizes = sizes[:latent] / len(x) ** 0.5
+    sizes = sizes + FLOOR * sizes[0]
+    _let_through(encoder, mean, spread)
+    encoder.project.weight[: len(sizes), : len(mean), 0] = (weights @ components.T / sizes).T
+    return components * sizes[:, None]
+
+
+def _rows(features: Tensor) -> Tensor:  # (B, C, F) -> (B * F, C)
+    return features.transpose(1, 2).flatten(0, 1).double()
+
+
+def _let_through(encoder: Encoder, mean: Tensor, spread: Tensor) -> None:
+    """Pass the energies, brought to mean 0 and variance 1, to the projection, and nothing else."""
+    mix, project = encoder.front_end.mix, encoder.project
+    for zero in (mix.weight, mix.bias, project.weight, project.bias):
+        nn.init.zeros_(zero)
+    mix.weight[: len(mean), :, 0] = torch.diag(1 / spread)
+    mix.bias[: len(mean)] = -mean / spread
+    for layer in encoder.layers:
+        nn.init.zeros_(layer.out.weight)
+        nn.init.zeros_(layer.out.bias)
+

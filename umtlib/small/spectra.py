@@ -1,0 +1,165 @@
+"""Spectra 80 times a second: what a domain's frame model paints, and what an output is held to.
+
+A latent frame of 50 ms is too long for an attack, so each is divided into `FINE` fine frames of
+12.5 ms. Every fine frame has a log power spectrum, taken of the `SPAN` samples around it, and in
+each of `BANDS` bands of the ear's width an *event* where a note begins. None of this is in the
+paper; preset ``small``.
+"""
+
+import math
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SPAN = 1_024  # samples that a spectrum is taken of: 64 ms
+BINS = SPAN // 2 + 1
+FINE = 4  # fine frames to a latent frame
+POWER_FLOOR = 1e-7  # of a spectrum: about that of silence in mu-law
+BANDS = 20  # in which events are told apart
+RISE, REACH = 8.0, 2  # an event: so many dB from so many fine frames before it to as many after
+APART = 4  # fine frames between two events of a band, at least
+AUDIBLE = -70.0  # dB that a band must reach after an event
+STRENGTH = 0.85  # of the way from an output's spectrum to the one that is called for, in decibels
+LOUDER, SOFTER = 20.0, -30.0  # dB, the most that this changes
+BANDS_TOLD = 24  # in which a decoder is told the levels
+
+
+@cache
+def _bands(number: int) -> Tensor:
+    """Return bands as wide as the ear's (mel): weights of the bins, shape (BINS, number)."""
+    mel = torch.linspace(0, 2_595 * torch.tensor(1 + 8_000 / 700).log10(), number + 2)
+    edges = 700 * (10 ** (mel / 2_595) - 1)
+    hertz = torch.linspace(0, 8_000, BINS)[:, None]
+    rising = (hertz - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - hertz) / (edges[2:] - edges[1:-1])
+    return torch.minimum(rising, falling).clamp(min=0)
+
+
+def log_spectrum(waveform: Tensor, hop: int) -> Tensor:
+    """Return the log power spectrum of every fine frame.
+
+    Parameters
+    ----------
+    waveform : Tensor
+        In [-1, 1], shape (B, T), T a multiple of the hop.
+    hop : int
+        Samples per fine frame, at most SPAN. The Hann window is centred on the frame.
+
+    Returns
+    -------
+    Tensor
+        float32, natural logarithm, shape (B, T / hop, BINS).
+    """
+    around = SPAN - hop
+    padded = F.pad(waveform, (around // 2, around - around // 2))
+    return log_periodogram(padded.unfold(1, SPAN, hop))
+
+
+def log_periodogram(segments: Tensor) -> Tensor:
+    """Return the log power spectra, (..., BINS), of segments of a waveform, (..., SPAN)."""
+    window = torch.hann_window(SPAN, dtype=segments.dtype, device=segments.device)
+    spectrum = torch.fft.rfft(segments * window)
+    return (spectrum.abs().square() / window.square().sum() + POWER_FLOOR).log()
+
+
+def band_levels(log_power: Tensor, number: int = BANDS) -> Tensor:
+    """Return the levels in dB, (..., number), of bands of log power spectra, (..., BINS)."""
+    power = log_power.exp() @ _bands(number).to(log_power)
+    return 10 * (power + POWER_FLOOR).log10()
+
+
+def events(log_power: Tensor) -> Tensor:
+    """Find where notes begin: a band's level rises by `RISE` dB, more than anywhere around.
+
+    Parameters
+    ----------
+    log_power : Tensor
+        From `log_spectrum`, shape (B, N, BINS).
+
+    Returns
+    -------
+    Tensor
+        bool, shape (B, N, BANDS).
+    """
+    levels = F.pad(band_levels(log_power).transpose(1, 2), (REACH, REACH), mode="replicate")
+    before, after = levels[..., : -2 * REACH], levels[..., 2 * REACH :]
+    rise = after - before
+    peak = rise == F.max_pool1d(rise, 2 * APART + 1, 1, APART)
+    return (peak & (rise > RISE) & (after > AUDIBLE)).transpose(1, 2)
+
+
+class Filter:
+    """Filters a waveform towards given spectra, piece after piece, at most `SPAN` samples late.
+
+    Parameters
+    ----------
+    strength : float
+        Part of the way, in decibels, from the spectrum that it has.
+    """
+
+    def __init__(self, strength: float = STRENGTH):
+        self.strength = strength
+        self.past: Tensor | None = None  # samples of frames that are not whole yet
+        self.made: Tensor | None = None  # samples that later frames still add to
+        self.spectra: Tensor | None = None  # of frames that are not whole yet
+        self.early = 0  # samples to leave out: they stand for what was before the first
+
+    def __call__(self, waveform: Tensor, spectra: Tensor, hop: int, last: bool = True) -> Tensor:
+        """Return what is finished.
+
+        Parameters
+        ----------
+        waveform : Tensor
+            The next samples, shape (B, T), T a multiple of the hop.
+        spectra : Tensor
+            Theirs, shape (B, T / hop, BINS); the filter is centred on each.
+        hop : int
+            Samples per spectrum.
+        last : bool
+            Whether no more will come: then all is finished.
+        """
+        if self.past is None and not spectra.shape[1]:
+            return waveform  # nothing has come yet
+        edge = (SPAN - hop) // 2
+        more = math.ceil(edge / hop)  # frames on either side of the first and the last
+        outside = edge + more * hop
+        if self.past is None:
+            waveform = F.pad(waveform, (outside, 0))
+            spectra = torch.cat([spectra[:, :1].expand(-1, more, -1), spectra], dim=1)
+            self.past, self.spectra = waveform[:, :0], spectra[:, :0]
+            self.made = waveform.new_zeros(len(waveform), SPAN - hop)
+            self.early = outside
+        if last:
+            known = spectra if spectra.shape[1] else self.spectra
+            waveform = F.pad(waveform, (0, outside))
+            spectra = torch.cat([spectra, known[:, -1:].expand(-1, more, -1)], dim=1)
+        past = torch.cat([self.past, waveform], dim=1)
+        spectra = torch.cat([self.spectra, spectra], dim=1)
+        count = max(0, (past.shape[1] - SPAN) // hop + 1)
+        self.past, self.spectra = past[:, count * hop :], spectra[:, count:]
+        whole = past[:, : count * hop + SPAN - hop]
+        out = F.pad(self.made, (0, count * hop))
+        if count:
+            out = out + filtered(whole, spectra[:, :count], self.strength, hop)
+        finished, self.made = out[:, : count * hop], out[:, count * hop :]
+        if last:
+            finished = torch.cat([finished, self.made[:, : SPAN - hop - edge]], dim=1)
+            finished = finished[:, : finished.shape[1] - more * hop]
+        skipped = min(self.early, finished.shape[1])
+        self.early -= skipped
+        return finished[:, skipped:]
+
+
+def filtered(waveform: Tensor, spectra: Tensor, strength: float, hop: int) -> Tensor:
+    """Filter overlapping frames, (B, (N - 1) * hop + SPAN), towards (B, N, BINS), and add."""
+    window = torch.hann_window(SPAN, dtype=waveform.dtype, device=waveform.device)
+    found = torch.fft.rfft(waveform.unfold(1, SPAN, hop) * window)
+    power = (found.abs().square() / window.square().sum() + POWER_FLOOR).log()
+    decibels = (10 / math.log(10) * strength * (spectra - power)).clamp(SOFTER, LOUDER)
+    frames = torch.fft.irfft(found * 10 ** (decibels / 20), SPAN) * window
+    steady = F.pad(window.square(), (0, -SPAN % hop)).unflatten(0, (-1, hop)).sum(dim=0)
+    frames = frames / steady.repeat(-(-SPAN // hop))[:SPAN]
+    size = (1, waveform.shape[1])
+    return F.fold(frames.transpose(1, 2), size, (1, SPAN), stride=(1, hop))[:, 0, 0]
