@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -94,14 +95,19 @@ def test_each_stage_trains_its_parts(corpus):
         now.advance()
 
 
-def stopping_at(steps):
-    """What a run reports to; after some steps it is told to stop, as by a scheduler."""
+@contextmanager
+def stopped_at(step):
+    """A run is told to stop, as by a scheduler, in the middle of a step."""
+    advance = training.Training.advance
 
-    def report(line):
-        if line["step"] in steps and "samples_per_second" in line:
+    def stopping(self):
+        if self.step == step - 1:
             os.kill(os.getpid(), signal.SIGTERM)
+        return advance(self)
 
-    return report
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.Training, "advance", stopping)
+        yield
 
 
 def run(corpus, out, chosen, **options):
@@ -112,10 +118,10 @@ def run(corpus, out, chosen, **options):
 def test_interrupted_in_every_stage_it_ends_in_the_same_weights(corpus, tmp_path):
     chosen = tiny()
     _, whole = run(corpus, tmp_path / "whole", chosen)
-    for stopped in (1, 3, 4, 6, 9, 12, 14):  # a signal is seen after the next step
-        report = stopping_at({stopped - 1})
-        folder, parts = run(corpus, tmp_path / "parts", chosen, resume=True, on_report=report)
-        assert int(folder.name[5:]) == min(stopped, STEPS)
+    for step in (1, 3, 4, 6, 9, 12, STEPS):
+        with stopped_at(step):
+            folder, parts = run(corpus, tmp_path / "parts", chosen, resume=True)
+        assert int(folder.name[5:]) == step
     assert torch.equal(whole, parts)
     log = (tmp_path / "whole" / runs.LOG).read_text().splitlines()
     assert '"stage": "game"' in log[2] and '"steps": 14' in log[2]
@@ -195,13 +201,15 @@ def test_what_it_cannot_do_is_refused_in_one_line(corpus, encoder, decoder, team
 
 def test_another_recipe_is_named_and_refused(corpus, tmp_path):
     chosen = tiny()
-    run(corpus, tmp_path / "run", chosen, on_report=stopping_at({1}))
-    for other, words in [
-        (replace(chosen, training=replace(SHORT, own=5)), "own is 4, and not 5"),
-        (replace(chosen, training=preset("tiny").training), "recipe is 'small', and not 'paper'"),
-    ]:
+    with stopped_at(1):
+        run(corpus, tmp_path / "run", chosen)
+    for other, steps, words in [
+        (replace(SHORT, own=5), None, "own is 4, and not 5"), (SHORT, 13, "first is 1, and not 0"),
+        (preset("tiny").training, 20, "recipe is 'small', and not 'paper'"),
+    ]:  # fmt: skip
         with pytest.raises(TrainingError, match=f"another configuration.*{words}"):
-            runs.train(corpus, tmp_path / "run", other, 20, resume=True)
+            other = replace(chosen, training=other)
+            runs.train(corpus, tmp_path / "run", other, steps, resume=True)
     path = checkpoint.newest(tmp_path / "run")
     saved = checkpoint.read_tensors(path / runs.TENSORS)
     with pytest.raises(CheckpointError, match="'other.x'.*does not fit"):

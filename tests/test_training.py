@@ -166,9 +166,9 @@ def test_clipping_bounds_each_part_on_its_own():
     """Plain descent at rate 1 moves by the clipped gradient itself."""
     parts = {"a": torch.zeros(4, requires_grad=True), "b": torch.zeros(9, requires_grad=True)}
     optimizers = {name: torch.optim.SGD([part]) for name, part in parts.items()}
-    loss = 1e-3 * parts["a"].sum() + 1e6 * parts["b"].sum()
+    loss = (1e-3 * parts["a"]).sum() + (1e6 * parts["b"]).sum()
     assert training.descend(loss, optimizers, {"a": 1.0, "b": 1.0}, clip=0.5)
-    assert parts["a"].norm().item() == pytest.approx(2e-3) and parts["b"].norm() <= 0.5
+    assert parts["a"].norm().item() == pytest.approx(2e-3)
     assert parts["b"].norm().item() == pytest.approx(0.5, rel=1e-3)
 
 
@@ -178,7 +178,11 @@ def test_schedule():
 
 
 def test_training_lowers_the_loss(corpus):
-    now = started(corpus, crop=1_600, learning_rate=1e-2)
+    chosen = preset("tiny", DOMAINS)
+    decoder = replace(chosen.model.decoder, layers=4)
+    config = replace(chosen.training, crop=1_600, learning_rate=1e-2)
+    model = translator.build(replace(chosen.model, decoder=decoder))
+    now = training.Training(model, Corpus(corpus), config, 60)
     found = [now.advance()["reconstruction"] for _ in range(60)]
     assert np.mean(found[-8:]) < np.mean(found[2:10]) - 0.7
 

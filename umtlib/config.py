@@ -24,6 +24,7 @@ Config = TypeVar("Config")
 
 MOST_WEIGHTS = 2**29  # of a model; the paper's has 2**25
 MOST_LAYERS = 10_000  # of a model, all decoders' together
+GUIDE_WEIGHTS = 650_000  # of a decoder's guide, about, if it is not the paper's, which has none
 MOST_VALUES = 10_000  # of a list
 MOST_SAMPLES = 2**24  # of a training step
 
@@ -273,6 +274,7 @@ def _check_size(config: ModelConfig) -> None:
     layer = d.channels * (5 * d.channels + 2 * e.latent + d.skip_channels)
     ends = d.channels * (256 * d.input_kernel + d.skip_channels)
     ends += d.skip_channels * (256 + d.skip_channels + e.latent)
+    ends += GUIDE_WEIGHTS * (d.guide != "latent")
     classifier = c.kernel * c.channels * (e.latent + c.layers * c.channels + domains)
     weights = encoder + domains * (each * layer + ends) + classifier
     if layers > MOST_LAYERS or weights > MOST_WEIGHTS:

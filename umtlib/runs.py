@@ -277,7 +277,8 @@ def _check_settings(path: Path, config: Any) -> None:
         if was != wanted or isinstance(was, bool) != isinstance(wanted, bool):
             raise TrainingError(
                 f"{path.parent.parent} was started with another configuration: {path} says that "
-                f"{name} is {reprlib.repr(was)}, and not {wanted!r}"
+                f"{name} is {reprlib.repr(was)}, and not {wanted!r}; go on with the options that it began "
+                "with"
             )
 
 
