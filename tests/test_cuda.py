@@ -34,6 +34,7 @@ from test_generation import (
 from umtlib import config, doctor, generation, native
 from umtlib.errors import GenerationError
 from umtlib.generation import State, cuda, nvrtc, reference
+from umtlib.guide import Told
 
 HERE = Path(__file__).parent
 FLAGS = ["-O1", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing"]
@@ -235,13 +236,13 @@ SANITIZERS = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 )
 def test_every_address_is_inside(gpu, folder, tmp_path, per_block, right, wrong, said):
     """Under the sanitizers of addresses and of undefined behaviour; and they do look."""
-    decoder = make_decoder(replace(VARIANTS["uneven"], input_kernel=3, prediction=19), pool=30)
+    decoder = make_decoder(replace(VARIANTS["uneven"], input_kernel=3, guide="predicting 19"), pool=30)
     latent, uniforms = make_input(decoder, batch=3, frames=1)
     memory = start(gpu, decoder, 3, per_block).memory
     run(cuda, decoder, latent, uniforms, state=State(memory=memory))
     call = gpu.driver.named("cuLaunchKernel")[-1][-1]
     codes, scores = torch.empty(3, 30, dtype=torch.uint8), torch.empty(3, 30, 256)
-    predictors = decoder.predictors(latent).contiguous()
+    predictors = decoder.guide.tell(latent).predictors.contiguous()
     made = {
         "latent": latent,
         "predictors": predictors,
@@ -372,7 +373,7 @@ def test_the_launch_is_what_the_kernel_expects(gpu):
     decoder = make_decoder(SMALL, pool=450)
     latent, uniforms = make_input(decoder, batch=19, frames=2)
     state = start(gpu, decoder, 19, 8)
-    cuda.run(decoder, latent, uniforms, temperature=0.5, state=state)
+    cuda.run(decoder, Told(latent), uniforms, temperature=0.5, state=state)
     launches, tensors = gpu.driver.named("cuLaunchKernel"), state.memory.tensors
     assert [launch[-1].first for launch in launches] == [0, 200, 400, 450, 650, 850]
     assert [launch[-1].last for launch in launches] == [200, 400, 450, 650, 850, 900]

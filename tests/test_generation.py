@@ -22,8 +22,26 @@ from umtlib.config import DecoderConfig
 from umtlib.decoder import Decoder
 from umtlib.errors import ConfigError, GenerationError, NativeError
 from umtlib.generation import State, choose, cpu, draw_uniforms, reference
+from umtlib.guide import GUIDES, Guide, Told
 
 POOL, LATENT = 40, 6
+
+
+class Predicting19(Guide):
+    """Tells any linear prediction that follows from the latent."""
+
+    order = 19
+
+    def tell(self, latent, levels=None, memory=None, last=True):
+        any_matrix = torch.arange(self.latent * self.order).double().cos().view(-1, self.order)
+        return Told(latent, latent.mT.double() @ any_matrix / self.order)
+
+
+class Predicting24(Predicting19):
+    order = 24
+
+
+GUIDES |= {f"predicting {n}": f"test_generation:Predicting{n}" for n in (19, 24)}
 SMALL = DecoderConfig(blocks=2, layers=4, channels=16, skip_channels=16)
 VARIANTS = {
     "scalar": SMALL,
@@ -34,8 +52,8 @@ VARIANTS = {
     "uneven": replace(SMALL, channels=17, skip_channels=9, condition_head=True),
     "wide": replace(SMALL, channels=48, skip_channels=96, input="codes", input_kernel=2),
     "one layer": replace(SMALL, blocks=1, layers=1),
-    "prediction": replace(SMALL, input="codes", input_kernel=2, prediction=19),
-    "scalar, prediction": replace(SMALL, prediction=24, condition_head=True),
+    "prediction": replace(SMALL, input="codes", input_kernel=2, guide="predicting 19"),
+    "scalar, prediction": replace(SMALL, guide="predicting 24", condition_head=True),
 }
 
 
@@ -62,17 +80,17 @@ def make_decoder(settings, pool=POOL, latent=LATENT, seed=0):
 
 def make_input(decoder, batch, frames, seed=1):
     rng = torch.Generator().manual_seed(seed)
-    channels = decoder.layers[0].condition.in_features
-    latent = torch.randn(batch, channels, frames, generator=rng)
-    return latent, torch.rand(batch, frames * decoder.pool, generator=rng)
+    latent = torch.randn(batch, decoder.guide.latent, frames, generator=rng)
+    return latent, torch.rand(batch, frames * decoder.guide.pool, generator=rng)
 
 
 def run(backend, decoder, latent, uniforms, temperature=1.0, **options):
     """Codes and logits."""
     logits = torch.empty(*uniforms.shape, 256)
     options.setdefault("state", State())
+    told = decoder.guide.tell(latent)
     codes = backend.run(
-        decoder, latent, uniforms, temperature=temperature, logits=logits, **options
+        decoder, told, uniforms, temperature=temperature, logits=logits, **options
     )
     return codes.long(), logits
 
@@ -325,7 +343,7 @@ def test_a_million_samples_later_nothing_has_drifted():
     decoder = make_decoder(replace(SMALL, blocks=1), pool=1_000)
     latent, uniforms = make_input(decoder, 1, 1_000)
     state = State()
-    cpu.run(decoder, latent, uniforms, temperature=1.0, state=state)
+    cpu.run(decoder, Told(latent), uniforms, temperature=1.0, state=state)
     words = state.memory.rings.numel()
     codes, logits = run(cpu, decoder, latent[..., :2], uniforms[:, :2_000], state=state)
     assert state.memory.rings.numel() == words
@@ -384,8 +402,9 @@ def test_several_decoders_at_once_are_each_as_alone():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"latent": torch.zeros(1, 5, 2)}, "latent has shape"),
-        ({"latent": torch.zeros(6, 2)}, "latent has shape"),
+        ({"told": torch.zeros(1, 5, 2)}, "latent has shape"),
+        ({"told": torch.zeros(6, 2)}, "latent has shape"),
+        ({"told": Told(torch.zeros(1, 5, 2))}, "condition has shape"),
         ({"uniforms": torch.zeros(1, 3)}, "uniforms has shape"),
         ({"temperature": -1.0}, "temperature -1 must"),
         ({"temperature": float("nan")}, "temperature nan"),
@@ -394,14 +413,14 @@ def test_several_decoders_at_once_are_each_as_alone():
         ({"dtype": torch.float16}, "float16"),
         ({"threads": 0}, "threads 0"),
         ({"threads": 10**6}, "threads 1e.06 must be from 1 to 1024"),
-        ({"latent": torch.full((1, LATENT, 2), float("nan"))}, "latent has values from nan"),
-        ({"latent": torch.zeros(1, LATENT, 2, dtype=torch.int32)}, "latent has type int32"),
+        ({"told": torch.full((1, LATENT, 2), float("nan"))}, "latent has values from nan"),
+        ({"told": torch.zeros(1, LATENT, 2, dtype=torch.int32)}, "latent has type int32"),
         ({"uniforms": torch.ones(1, 2 * POOL)}, "uniforms has values from 1 to 1"),
     ],
 )
 def test_what_cannot_be_made_is_refused(change, message):
     decoder = make_decoder(SMALL)
-    arguments = {"latent": torch.zeros(1, LATENT, 2), **change}
+    arguments = {"told": torch.zeros(1, LATENT, 2), **change}
     with pytest.raises(GenerationError, match=message):
         generation.generate(decoder, **arguments)
 
@@ -418,6 +437,8 @@ def test_nothing_is_nothing():
     decoder = make_decoder(SMALL)
     assert generation.generate(decoder, torch.zeros(2, LATENT, 0)).shape == (2, 0)
     assert generation.generate_many([], torch.zeros(2, LATENT, 1)) == []
+    with pytest.raises(GenerationError, match="1 told for 2 decoders"):
+        generation.generate_many([decoder] * 2, [Told(torch.zeros(1, LATENT, 1))])
 
 
 @needs_compiler

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from umtlib import config, translation, translator
 from umtlib.errors import AudioError, ConfigError, EvaluationError
 from umtlib.evaluation import seams
 from umtlib.generation import chunks, generate
+from umtlib.guide import Told
 from umtlib.generation.stream import _Line, encode_frames, latency, stream
 
 POOL = 200
@@ -75,7 +77,7 @@ def test_a_window_encodes_like_the_whole(model):
 
 def test_audio_leaves_as_soon_as_the_latency_says(model):
     hop, heard = 2, []
-    wait = round(latency(model.encoder, hop) * 16_000)
+    wait = round(latency(model, hop) * 16_000)
 
     def blocks():
         for _ in range(wait + 3 * hop * POOL):
@@ -89,7 +91,7 @@ def test_audio_leaves_as_soon_as_the_latency_says(model):
 
 
 def test_a_live_line_forgets(model):
-    line = _Line(model.encoder)
+    line = _Line(model)
     for _ in range(50):
         line.put(torch.zeros(4 * POOL, dtype=torch.uint8))
         while line.ready() >= 4:
@@ -115,47 +117,50 @@ def test_cuts_are_made_where_it_is_quiet():
     assert chunks.frame_levels(torch.ones(5), 4).tolist() == [1.0, 0.25]
 
 
+def telling(latent):
+    return lambda first, last: Told(latent[None, :, first:last])
+
+
 def test_one_stretch_is_exact(decoder):
     latent = torch.randn(8, 30, generator=rng())
-    made = list(chunks.generate_long(decoder, latent, torch.ones(30), generator=rng(4)))
+    made = list(chunks.generate_long(decoder, telling(latent), torch.ones(30), generator=rng(4)))
     padded = torch.cat([latent, latent[:, -1:]], dim=1)
     codes = generate(decoder, padded[None], generator=rng(4))[0, : 30 * POOL]
-    assert len(made) == 1
-    assert torch.equal(made[0], chunks.mulaw.decode(codes))
+    ((waveform, told),) = made
+    assert torch.equal(waveform[0], chunks.mulaw.decode(codes))
+    assert torch.equal(told.condition[0], latent)
 
 
 def test_stretches_do_not_depend_on_how_many_are_made_at_a_time(decoder):
     latent, heard = torch.randn(8, 400, generator=rng()), []
     made = [
-        torch.cat(
-            list(
-                chunks.generate_long(
-                    decoder, latent, torch.ones(400), seconds=0.5, streams=streams,
-                    generator=rng(4), progress=heard.append,
-                )
-            )
+        chunks.generate_long(
+            decoder, telling(latent), torch.ones(400), seconds=0.5, streams=streams,
+            generator=rng(4), progress=heard.append,
         )
         for streams in (1, 3, 100)
     ]  # fmt: skip
+    made = [torch.cat([waveform[0] for waveform, _ in one]) for one in made]
     assert len(made[0]) == 400 * POOL and heard[-1] == 400 * POOL
     assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
 
 
-def test_each_stretch_is_decoded_with_its_own_latent(decoder):
-    latent, heard = torch.randn(8, 400, generator=rng()), []
-    latent[0] = torch.arange(400)
+def test_each_stretch_is_told_its_own_frames(decoder, monkeypatch):
+    latent, rows = torch.arange(400.0).expand(8, 400), []
 
-    def decode(codes, part):
-        heard.append((len(codes), part))
-        return chunks.mulaw.decode(codes)
+    def recorded(decoder, told, **options):
+        rows.extend(told.condition[:, 0])
+        return generate(decoder, told, **options)
 
+    monkeypatch.setattr(chunks, "generate", recorded)
     levels = torch.ones(400)
-    list(chunks.generate_long(decoder, latent, levels, seconds=0.5, streams=3, decode=decode))
-    starts = [
-        max(0, cut - chunks._reach(decoder)) for cut in chunks.plan(decoder, levels, 0.5)[:-1]
-    ]
-    assert len(starts) > 3 and [int(part[0, 0, 0]) for _, part in heard] == starts
-    assert all(part.shape == (1, 8, samples // POOL) for samples, part in heard)
+    made = chunks.generate_long(decoder, telling(latent), levels, seconds=0.5, streams=3)
+    told = [known.condition[0, 0].tolist() for _, known in made]
+    cuts, reach = chunks.plan(decoder, levels, 0.5), chunks._reach(decoder)
+    for number, (first, last) in enumerate(pairwise(cuts)):
+        assert told[number] == list(range(first, last))
+        frames = torch.arange(max(0, first - reach), last + 1).clamp(max=399)
+        assert torch.equal(rows[number][: len(frames)], frames.float())
 
 
 # ------------------------------------------------------------------------------------- seams
@@ -176,8 +181,11 @@ def long(decoder):
 def test_seams_sound_like_the_rest(decoder, long, monkeypatch):
     monkeypatch.setattr(chunks, "FADE", POOL)
     latent, cuts = long
-    made = chunks.generate_long(decoder, latent, torch.ones(1_600), seconds=0.25, generator=rng(4))
-    found = seams.evaluate(torch.cat(list(made)).numpy(), music(decoder, latent, 5), cuts)
+    made = chunks.generate_long(
+        decoder, telling(latent), torch.ones(1_600), seconds=0.25, generator=rng(4)
+    )
+    made = torch.cat([waveform[0] for waveform, _ in made]).numpy()
+    found = seams.evaluate(made, music(decoder, latent, 5), cuts)
     assert found["seams"] == len(cuts) > 50
     # A fade of constant amplitude would lose 1.8 dB in the mean: two samplings do not correlate.
     assert abs(found["level_db"]) < 0.5

@@ -81,7 +81,7 @@ def test_receptive_field_by_gradient(name):
     with torch.no_grad():  # small weights, so that no gate saturates along thousands of samples
         for parameter in decoder.parameters():
             parameter.mul_(0.3)
-    field, pool = decoder.receptive_field, decoder.pool
+    field, pool = decoder.receptive_field, decoder.guide.pool
     frames = field // pool + 2
     signal = torch.zeros(1, frames * pool, dtype=torch.double, requires_grad=True)
     latent = torch.zeros(1, decoder.layers[0].condition.in_features, frames, dtype=torch.double)
@@ -96,8 +96,8 @@ def test_receptive_field_by_gradient(name):
 @pytest.mark.parametrize("name", ["tiny", "small"])
 def test_decoder_never_sees_the_present_or_the_future(name):
     decoder = build_decoder(name)
-    length = 2 * decoder.pool
-    latent = torch.randn(1, decoder.layers[0].condition.in_features, 2)
+    length = 2 * decoder.guide.pool
+    latent = torch.randn(1, decoder.guide.latent, 2)
     before, after = codes(1, length), codes(1, length)
     moment = length // 2 + 17
     after[:, moment:] = 255 - before[:, moment:]
@@ -112,8 +112,8 @@ def test_latent_frame_moves_only_its_own_samples_and_those_after():
     latent = torch.randn(1, 8, 4)
     changed = latent.clone()
     changed[:, :, 2] += 1
-    start = 2 * decoder.pool
-    first, second = (decoder(codes(1, 4 * decoder.pool), z) for z in (latent, changed))
+    start = 2 * decoder.guide.pool
+    first, second = (decoder(codes(1, 4 * decoder.guide.pool), z) for z in (latent, changed))
     assert torch.equal(first[..., :start], second[..., :start])
     assert not torch.allclose(first[..., start], second[..., start])
 

@@ -187,7 +187,6 @@ def test_a_number_of_steps_scales_every_stage(steps, only, domains):
 @pytest.mark.parametrize("encoder, decoder, team, words", [
     ({"front_end": "waveform"}, {}, Team(), "'filterbank', not 'waveform'"),
     ({"filters": 13}, {}, Team(), "needs 13 channels"),
-    ({"pool": 450}, {}, Team(), "4 divides"), ({"pool": 4_800}, {}, Team(), "at most 4096"),
     ({}, {"guide": "latent"}, Team(), "guide 'frames', not 'latent'"),
     ({}, {}, Team(0, 2), "one process on the CPU, not 2 on cpu"),
     ({}, {}, Team(device=torch.device("cuda")), "not 1 on cuda"),

@@ -7,9 +7,11 @@ counts. Notebook: ``01_quickstart``.
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from stat import S_ISREG
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -91,6 +93,45 @@ def stream(path: str | os.PathLike) -> Iterator[np.ndarray]:
             yield from _to_16k(_decode(file), file.samplerate, str(path))
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
         raise AudioError(_UNREADABLE.format(path)) from error
+
+
+class Recording:
+    """What `stream` yields of a file, brought to `level`: decoded once, and kept on the disk.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    kept : file
+        Binary, to read and write, such as a `tempfile.TemporaryFile`: 64 KB per second are appended.
+
+    Raises
+    ------
+    AudioError
+        As `read`; or if there is no room to keep it.
+    """
+
+    def __init__(self, path: str | os.PathLike, kept: BinaryIO):
+        self.kept, self.start = kept, kept.seek(0, os.SEEK_END)
+        try:
+            self.samples, self.gain = measure(self._keep(block) for block in stream(path))
+        except OSError as error:
+            raise AudioError(
+                f"{path} cannot be kept decoded in {tempfile.gettempdir()}: {error.strerror}; set "
+                "TMPDIR to a folder on a larger disk"
+            ) from error
+
+    def _keep(self, block: np.ndarray) -> np.ndarray:
+        self.kept.write(block.tobytes())
+        return block
+
+    def blocks(self, samples: int | None = None) -> Iterator[np.ndarray]:
+        """Yield all of it, or so many samples, as float32 blocks of shape (block,)."""
+        samples = self.samples if samples is None else min(samples, self.samples)
+        for first in range(0, samples, _BLOCK):
+            self.kept.seek(self.start + 4 * first)
+            data = self.kept.read(4 * min(_BLOCK, samples - first))
+            yield np.frombuffer(data, np.float32) * self.gain
 
 
 def to_mono_16k(audio: np.ndarray, sample_rate: float) -> np.ndarray:

@@ -13,10 +13,12 @@ leaves the previous state. Nothing is ever unpickled.
 
 import hashlib
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -75,7 +77,7 @@ def load(model: str | os.PathLike = "six-domains-small") -> MusicTranslator:
         folder = newest(folder)
     verify(folder)
     translator = MusicTranslator(read_config(folder))
-    restore(translator, _from_int8(read_tensors(folder / WEIGHTS)), folder)
+    restore(translator, _from_int8(_renamed(read_tensors(folder / WEIGHTS))), folder)
     return translator.eval().requires_grad_(False)
 
 
@@ -144,6 +146,23 @@ def read_config(folder: Path) -> ModelConfig:
     return read_as(ModelConfig, folder / CONFIG)
 
 
+def _upgraded(values: Any) -> Any:
+    """Say what guides the decoders of a model that was saved before there were guides."""
+    decoder = values.get("decoder") if isinstance(values, dict) else None
+    if not isinstance(decoder, dict) or "prediction" not in decoder:
+        return values
+    order = decoder["prediction"]
+    if order not in (0, 128):
+        raise ConfigError(f"prediction = {order!r} must be 0 or 128; train the model anew")
+    rest = {name: value for name, value in decoder.items() if name != "prediction"}
+    return values | {"decoder": rest | {"guide": "envelope" if order else "latent"}}
+
+
+def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of such a model under the names that they have now."""
+    return {re.sub(r"^(decoders\.[^.]+)\.envelope\.", r"\1.guide.", n): t for n, t in tensors.items()}
+
+
 def read_as(kind: type[Config], path: Path) -> Config:
     """Return a file of JSON as one of the dataclasses of `umtlib.config`.
 
@@ -153,7 +172,8 @@ def read_as(kind: type[Config], path: Path) -> Config:
         If it is missing or no such configuration.
     """
     try:
-        return from_values(kind, files.read_json(path))
+        values = files.read_json(path)
+        return from_values(kind, _upgraded(values) if kind is ModelConfig else values)
     except (OSError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 

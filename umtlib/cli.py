@@ -145,7 +145,7 @@ def translate(
 ) -> None:
     """Translate recordings; writes OUT/<stem>.<domain>.wav, 16 kHz, as long as the input."""
     import umtlib
-    from umtlib import generation, translation
+    from umtlib import audio, generation, translation
 
     settings = {"temperature": temperature, "backend": backend}
     settings["dtype"] = generation.dtype_named(dtype)
@@ -153,18 +153,22 @@ def translate(
     names = translation.domains(loaded, to)
     jobs = [_plan(path, names, out, picture) for path in inputs]
     _check_names(jobs)
-    sizes = [_measure(job.input) for job in jobs]
-    cut = [
-        translation.cuts_pay(loaded, len(names), samples) if chunked is None else chunked
-        for samples, _ in sizes
-    ]
-    speeds = {  # refuses a backend that is not to be had
-        way: translation.speed(loaded, names, chunked=way, **settings) for way in sorted(set(cut))
-    }
-    _check_writable(out)
-    _announce([samples * len(names) for samples, _ in sizes], [speeds[way] for way in cut])
-    for job, size, way in zip(jobs, sizes, cut, strict=True):
-        _translate_one(loaded, job, *size, chunked=way, seed=seed, **settings)
+    with tempfile.TemporaryFile() as kept:
+        with _silenced_stderr():  # all of them, so that a bad one is refused before any work
+            recordings = [audio.Recording(job.input, kept) for job in jobs]
+        sizes = [recording.samples for recording in recordings]
+        cut = [
+            translation.cuts_pay(loaded, len(names), samples) if chunked is None else chunked
+            for samples in sizes
+        ]
+        speeds = {  # refuses a backend that is not to be had
+            way: translation.speed(loaded, names, chunked=way, **settings)
+            for way in sorted(set(cut))
+        }
+        _check_writable(out)
+        _announce([samples * len(names) for samples in sizes], [speeds[way] for way in cut])
+        for job, recording, way in zip(jobs, recordings, cut, strict=True):
+            _translate_one(loaded, job, recording, chunked=way, seed=seed, **settings)
 
 
 @dataclass(frozen=True)
@@ -198,14 +202,6 @@ def _check_names(jobs: list[Job]) -> None:
                     f"{taken[path]} and {job.input} would both write {path}; rename one of them"
                 )
             taken[path] = job.input
-
-
-def _measure(path: Path):
-    """Decode all of a file, so that a bad one is refused before any work; see `audio.measure`."""
-    from umtlib import audio
-
-    with _silenced_stderr():
-        return audio.measure(audio.stream(path))
 
 
 @contextlib.contextmanager
@@ -249,14 +245,13 @@ def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _translate_one(model, job: Job, samples: int, gain, chunked: bool, **settings) -> None:
+def _translate_one(model, job: Job, recording, chunked: bool, **settings) -> None:
     """Translate a recording from file to files: its length does not matter to the memory."""
     from umtlib import audio, translation
 
-    began = time.perf_counter()
-    with _silenced_stderr():
-        blocks = (block * gain for block in audio.stream(job.input))
-        heard = translation.hear(model, blocks, samples, settings["dtype"])
+    began, samples = time.perf_counter(), recording.samples
+    shown = {name: [] for name in job.waves}  # pieces of the beginning
+    heard = translation.hear(model, recording.blocks(), samples, settings["dtype"])
     if chunked and (stretches := translation.stretches(model, heard.levels)) > 1:
         print(f"{job.input.name}: cut into {stretches} stretches where it is quiet; --no-chunked "
               "makes it in one, exactly", flush=True)  # fmt: skip
@@ -269,41 +264,30 @@ def _translate_one(model, job: Job, samples: int, gain, chunked: bool, **setting
             model, [*job.waves], heard, chunked=chunked, progress=tell, **settings
         ):
             put[name](piece)
+            left = PICTURED * audio.SAMPLE_RATE - sum(map(len, shown[name]))
+            if job.picture and left > 0:
+                shown[name].append(piece[:left])
     taken, seconds = time.perf_counter() - began, samples / audio.SAMPLE_RATE
     for path in job.waves.values():
         print(path, _rate(seconds, taken / len(put)), sep=": ")
     if len(put) > 1:
         print(f"made together in {_minutes(taken)}; above, each domain has its share of the time")
     if job.picture:
-        _draw(job, gain)
+        _draw(job, {f"input: {job.input.name}": recording.blocks(PICTURED * audio.SAMPLE_RATE)} | shown)
         print(job.picture, flush=True)
 
 
-def _draw(job: Job, gain) -> None:
+def _draw(job: Job, shown: dict) -> None:
+    """Draw the beginnings of recordings, each given in blocks."""
+    import numpy as np
+
     from umtlib.audio import SAMPLE_RATE
     from umtlib.notebook import plots
 
-    with _silenced_stderr():
-        shown = {f"input: {job.input.name}": _beginning(job.input) * gain}
-    shown |= {name: _beginning(path) for name, path in job.waves.items()}
+    shown = {name: np.concatenate([*blocks]) for name, blocks in shown.items()}
     cut = len(next(iter(shown.values()))) == PICTURED * SAMPLE_RATE
     title = f"the first {PICTURED // 60} minutes" if cut else ""
     plots.save(plots.comparison(shown, title), job.picture)
-
-
-def _beginning(path: Path):
-    """Read as much of a recording as a picture shows."""
-    import numpy as np
-
-    from umtlib import audio
-
-    blocks, left = [], PICTURED * audio.SAMPLE_RATE
-    for block in audio.stream(path):
-        blocks.append(block[:left])
-        left -= len(blocks[-1])
-        if not left:
-            break
-    return np.concatenate(blocks)
 
 
 def _rate(seconds: float, taken: float) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from umtlib import fused, mulaw
 from umtlib.config import DecoderConfig
-from umtlib.guide import GUIDES, Told, predict
+from umtlib.guide import Told, named, predict
 from umtlib.layers import delay, dilations, receptive_field
 
 
@@ -87,12 +87,17 @@ class Decoder(nn.Module):
         Channels of the latent.
     pool : int
         Samples per latent frame.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such guide, or it does not go with the pool.
     """
 
     def __init__(self, config: DecoderConfig, latent: int, pool: int):
         super().__init__()
         self.config = config
-        self.guide = GUIDES[config.guide](latent, pool)
+        self.guide = named(config.guide)(latent, pool)
         first = CodeInput if config.input == "codes" else ScalarInput
         self.input = first(config.input_kernel, config.channels)
         if self.guide.order:

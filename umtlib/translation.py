@@ -5,7 +5,6 @@ Notebook: ``01_quickstart``.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -15,12 +14,11 @@ from torch import Tensor
 from umtlib import audio as sound
 from umtlib.errors import AudioError, ConfigError
 from umtlib.generation import State, chunks, draw_uniforms, generate_many, thread_count
-from umtlib.generation.postfilter import Level, Postfilter, filtered
+from umtlib.generation.perform import PIECE, Heard, perform, perform_long
 from umtlib.generation.stream import encode_blocks
 from umtlib.translator import MusicTranslator
 
 ALL = "all"
-PIECE = 1 << 17  # samples at a time, 8 s; more takes more memory, not less time
 
 Progress = Callable[[int, int], None]
 
@@ -41,8 +39,7 @@ def translate(
     """Translate a recording into one or more musical domains.
 
     The recording is brought to the level of the training audio first (`umtlib.audio.level`), so a
-    quiet one works as well as a loud one; the result has about that level too if the decoders have
-    a prediction (`umtlib.generation.postfilter`), else the one that the decoder gives it.
+    quiet one works as well as a loud one; the result has the level that the decoder gives it.
     Silence is translated like anything else: into what the decoder makes of it.
 
     Parameters
@@ -113,26 +110,6 @@ def domains(model: MusicTranslator, to: str | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-@dataclass(frozen=True)
-class Heard:
-    """What the decoders are told of a recording.
-
-    Attributes
-    ----------
-    latent : Tensor
-        Shape (1, latent, F), on the model's device.
-    samples : int
-        Length of the recording, at most F * pool.
-    levels : Tensor, optional
-        Power of the recording in every frame, shape (F,), which says where to cut it and how loud
-        the result shall be.
-    """
-
-    latent: Tensor
-    samples: int
-    levels: Tensor | None = None
-
-
 def hear(
     model: MusicTranslator,
     blocks: Iterable[np.ndarray],
@@ -165,15 +142,14 @@ def hear(
     # Made at once: small arrays kept between large passing ones would let the heap grow for ever.
     device = next(model.parameters()).device
     latent = torch.empty(1, model.config.encoder.latent, frames, device=device)
-    levels, start, found = torch.empty(frames), 0, 0
+    levels, start, found = torch.empty(1, frames), 0, 0
     small = (block[i : i + PIECE] for block in blocks for i in range(0, len(block), PIECE))
-    for part, codes in encode_blocks(model, small, max(1, PIECE // pool), dtype):
-        found += len(codes)
+    for part in encode_blocks(model, small, max(1, PIECE // pool), dtype):
+        found += part.samples
         if found > samples:
             break
-        span = slice(start, start + part.shape[2])
-        latent[:, :, span] = part
-        levels[span] = chunks.frame_levels(model.to_waveform(codes), pool)
+        span = slice(start, start + part.latent.shape[2])
+        latent[:, :, span], levels[:, span] = part.latent, part.levels
         start = span.stop
     if found != samples:
         raise AudioError(f"the recording has changed: it held {samples} samples; try again")
@@ -199,7 +175,7 @@ def decode(
 ) -> dict[str, np.ndarray]:
     """Generate the audio of several domains together from one latent.
 
-    It is as loud as it comes: there need not be a recording that the latent was made of.
+    Its guides do not know how loud the input was: there need not be a recording of it.
 
     Parameters
     ----------
@@ -255,7 +231,7 @@ def pieces(
     names : sequence of str
         Domains of the model.
     heard : Heard
-        The recording. Without `levels` it cannot be cut, nor the result be made as loud.
+        The recording. Without `levels` it cannot be cut.
     chunked, temperature, seed, backend, dtype, progress
         As in `translate`.
 
@@ -267,48 +243,31 @@ def pieces(
         What follows in that domain, float32 in [-1, 1], shape (samples,). Exact generation goes
         through all domains together, chunked generation through one after the other.
     """
-    make = _chunked if chunked else _exact
-    pool, starts = model.config.encoder.pool, dict.fromkeys(names, 0)
-    level_of = {name: Level(model.decoders[name]) for name in names}
-    for name, piece in make(model, names, heard, temperature, seed, backend, dtype, progress):
-        start, end = starts[name], starts[name] + len(piece)
-        levels = None if heard.levels is None else heard.levels[start // pool : end // pool]
-        yield name, level_of[name](piece, levels)[: heard.samples - start].numpy()
-        starts[name] = end
+    options = {"temperature": temperature, "backend": backend, "dtype": dtype}
+    if chunked:
+        made = _one_by_one(model, names, heard, seed, progress, options)
+    else:
+        tell = progress and partial(_tell, progress, heard.samples, 1, 0)
+        small, states = heard.split(model.config.encoder.pool), [seeded(seed) for _ in names]
+        made = perform(model, names, small, states=states, progress=tell, **options)
+    for name, piece in made:
+        yield name, piece[0].numpy()
 
 
-def _exact(model, names, heard, temperature, seed, backend, dtype, progress):
-    decoders = [model.decoders[name] for name in names]
-    states, start = [_seeded(seed) for _ in names], 0
-    postfilters = [Postfilter(model, name) for name in names]
-    for latent in heard.latent.split(max(1, PIECE // model.config.encoder.pool), dim=2):
-        tell = progress and partial(_tell, progress, heard.samples, 1, start)
-        codes = generate_many(
-            decoders, latent,
-            temperature=temperature, backend=backend, dtype=dtype, states=states, progress=tell,
-        )  # fmt: skip
-        for name, found, postfilter in zip(names, codes, postfilters, strict=True):
-            yield name, postfilter(found[0], latent)
-        start += codes[0].shape[1]
-
-
-def _chunked(model, names, heard, temperature, seed, backend, dtype, progress):
+def _one_by_one(model, names, heard, seed, progress, options):
     whole = heard.latent.shape[2] * model.config.encoder.pool
     for number, name in enumerate(names):
         tell = progress and partial(_tell, progress, heard.samples, len(names), number * whole)
-        for piece in chunks.generate_long(
-            model.decoders[name], heard.latent[0], heard.levels,
-            decode=partial(filtered, model, name),
-            generator=torch.Generator().manual_seed(seed),
-            temperature=temperature, backend=backend, dtype=dtype, progress=tell,
-        ):  # fmt: skip
-            yield name, piece
+        rng = torch.Generator().manual_seed(seed)
+        yield from perform_long(model, name, heard, generator=rng, progress=tell, **options)
 
 
-def _seeded(seed: int) -> State:
-    state = State()
-    draw_uniforms(1, 0, torch.Generator().manual_seed(seed), state)
-    return state
+def seeded(seed: int, rows: int = 1) -> State:
+    """Return a state in which each row is given the random numbers of this seed's first."""
+    states = [State() for _ in range(rows)]
+    for state in states:
+        draw_uniforms(1, 0, torch.Generator().manual_seed(seed), state)
+    return State(streams=[state.streams[0] for state in states])
 
 
 def _tell(progress: Progress, length: int, passes: int, before: int, done: int) -> None:
@@ -316,13 +275,13 @@ def _tell(progress: Progress, length: int, passes: int, before: int, done: int) 
 
 
 def stretches(model: MusicTranslator, levels: Tensor) -> int:
-    """Return into how many stretches `chunked` cuts a recording; for `levels` see `Heard`."""
-    return len(chunks.plan(next(iter(model.decoders.values())), levels)) - 1
+    """Return into how many stretches `chunked` cuts a recording; `levels` are those `Heard`."""
+    return len(chunks.plan(next(iter(model.decoders.values())), levels[0])) - 1
 
 
 def cuts_pay(model: MusicTranslator, domains: int, samples: int) -> bool:
     """Tell whether a recording is long enough for `chunked` to be worth it, here."""
-    silence = torch.zeros(-(-samples // model.config.encoder.pool))  # cut evenly
+    silence = torch.zeros(1, -(-samples // model.config.encoder.pool))  # cut evenly
     return chunks.pays(stretches(model, silence), domains)
 
 

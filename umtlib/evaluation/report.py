@@ -9,13 +9,12 @@ import csv
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 import umtlib
@@ -38,8 +37,7 @@ from umtlib.evaluation.features import Excerpt, excerpt
 from umtlib.evaluation.folder import new_folder
 from umtlib.evaluation.plots import draw
 from umtlib.evaluation.tables import PAPER, tables
-from umtlib.generation import State, draw_uniforms, generate
-from umtlib.generation.postfilter import Level, filtered
+from umtlib.generation.perform import Heard, perform
 from umtlib.translator import MusicTranslator
 
 Translations = Mapping[tuple[str, str], np.ndarray]  # (excerpt's id, target domain) -> waveform
@@ -232,29 +230,34 @@ def translate_pairs(
     dict
         From (excerpt's id, domain) to float32 waveforms, shape (T,).
     """
-    made, domains, pool = {}, domains or model.domains, model.config.encoder.pool
-    groups = [pairs[first : first + _STREAMS] for first in range(0, len(pairs), _STREAMS)]
-    for place, group in enumerate(groups):
+    made, done, domains, pool = {}, 0, domains or model.domains, model.config.encoder.pool
+    total = len(pairs) * len(domains)
+
+    def tell(rows: int, frames: int, samples: int) -> None:
+        share = done + rows * samples / (frames * pool)
+        _tell(progress, "translating", round(100 * share), 100 * total)
+
+    for first in range(0, len(pairs), _STREAMS):
+        group = pairs[first : first + _STREAMS]
         sounds = [audio.level(pair.audio() / np.float32(32_768)) for pair in group]
-        heard = [translation.hear(model, [sound], len(sound)) for sound in sounds]
-        # Excerpts of one corpus are equally long; a shorter one ends in silence.
-        frames = max(one.latent.shape[2] for one in heard)
-        latent = torch.cat([F.pad(one.latent, (0, frames - one.latent.shape[2])) for one in heard])
-        length = frames * pool
-        uniforms = draw_uniforms(1, length, torch.Generator().manual_seed(seed), State())
-        for turn, domain in enumerate(domains, start=place * len(domains)):
-            codes = generate(
-                model.decoders[domain], latent, uniforms=uniforms.repeat(len(group), 1),
-                temperature=temperature, backend=backend,
-                progress=lambda done, turn=turn, length=length: _tell(
-                    progress, "translating", 100 * turn + 100 * done // length,
-                    100 * len(groups) * len(domains),
-                ),
-            )  # fmt: skip
-            for pair, one, row in zip(group, heard, codes, strict=True):
-                waveform = filtered(model, domain, row[: len(one.levels) * pool], one.latent)
-                waveform = Level(model.decoders[domain])(waveform, one.levels)
-                made[pair.id, domain] = waveform[: one.samples].numpy()
+        found = [translation.hear(model, [sound], len(sound)) for sound in sounds]
+        for frames in sorted({one.latent.shape[2] for one in found}):  # of one corpus: all alike
+            some = [i for i, one in enumerate(found) if one.latent.shape[2] == frames]
+            heard = Heard(
+                torch.cat([found[i].latent for i in some]),
+                frames * pool,
+                torch.cat([found[i].levels for i in some]),
+            )
+            for domain in domains:
+                pieces = perform(
+                    model, [domain], heard.split(pool),
+                    states=[translation.seeded(seed, len(some))], temperature=temperature,
+                    backend=backend, progress=partial(tell, len(some), frames),
+                )  # fmt: skip
+                rows = torch.cat([piece for _, piece in pieces], dim=1)
+                for i, row in zip(some, rows, strict=True):
+                    made[group[i].id, domain] = row[: found[i].samples].numpy()
+                done += len(some)
     return made
 
 

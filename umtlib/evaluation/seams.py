@@ -14,14 +14,13 @@ Notebook: ``04_generation``.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import torch
 
 from umtlib.errors import EvaluationError
-from umtlib.generation import chunks, generate
-from umtlib.generation.postfilter import Level, filtered
+from umtlib.generation import chunks
+from umtlib.generation.perform import perform, perform_long
 from umtlib.translation import hear
 from umtlib.translator import MusicTranslator
 
@@ -127,12 +126,10 @@ def compare(
     """
     decoder, heard = model.decoders[to], hear(model, [waveform], len(waveform))
     rng = torch.Generator().manual_seed(seed)
-    made = chunks.generate_long(
-        decoder, heard.latent[0], heard.levels,
-        decode=partial(filtered, model, to), seconds=seconds, generator=rng, **options,
-    )  # fmt: skip
-    made = Level(decoder)(torch.cat(list(made)), heard.levels).numpy()
-    codes = generate(decoder, heard.latent, generator=rng, **options)[0]
-    exact = Level(decoder)(filtered(model, to, codes, heard.latent), heard.levels).numpy()
-    cuts = [frame * decoder.pool for frame in chunks.plan(decoder, heard.levels, seconds)[1:-1]]
-    return evaluate(made, exact, cuts)
+    takes = (
+        perform_long(model, to, heard, seconds=seconds, generator=rng, **options),
+        perform(model, [to], [heard], generator=rng, **options),
+    )
+    made, exact = (torch.cat([piece[0] for _, piece in take]).numpy() for take in takes)
+    cuts = chunks.plan(decoder, heard.levels[0], seconds)[1:-1]
+    return evaluate(made, exact, [frame * decoder.guide.pool for frame in cuts])

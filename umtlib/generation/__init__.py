@@ -1,4 +1,4 @@
-"""From latent to audio: one function, several generators behind it.
+"""From latent to codes: one function, several generators behind it.
 
 ``reference`` is slow and obvious, the oracle of the others; ``cpu`` and ``cuda`` are compiled on
 first use. All of them choose the same codes when given the same random numbers. Notebook:
@@ -21,6 +21,7 @@ from umtlib.decoder import Decoder
 from umtlib.errors import ConfigError, GenerationError, NativeError
 from umtlib.generation import cpu, cuda, reference
 from umtlib.generation.sampling import State, choose, draw_uniforms
+from umtlib.guide import Told
 
 __all__ = [
     "BACKENDS", "DTYPES", "State", "choose", "draw_uniforms", "dtype_named", "fastest", "generate",
@@ -34,7 +35,7 @@ PIECE = 4_000  # samples per call of a backend: how often progress is told and C
 
 def generate(
     decoder: Decoder,
-    latent: Tensor,
+    told: Told | Tensor,
     *,
     uniforms: Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -45,16 +46,17 @@ def generate(
     state: State | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Generate audio from a latent, sample by sample (section 3.2).
+    """Generate codes from what a decoder is told, sample by sample (section 3.2).
 
     Parameters
     ----------
     decoder : Decoder
         The decoder of the wanted domain.
-    latent : Tensor
-        Shape (B, latent, F): one stream per row.
+    told : Told or Tensor
+        What the decoder's guide has told of B streams, N frames of `Guide.hop` samples. A latent,
+        (B, latent, F), is told at once; if it is a piece only, its guide may need what is around.
     uniforms : Tensor, optional
-        In [0, 1), shape (B, F * pool): the random number of every sample. By default drawn from
+        In [0, 1), shape (B, N * hop): the random number of every sample. By default drawn from
         `generator`; see `draw_uniforms` for the order.
     generator : torch.Generator, optional
         A CPU generator; by default torch's own.
@@ -76,7 +78,7 @@ def generate(
     Returns
     -------
     Tensor
-        mu-law codes, int64 in 0..255, shape (B, F * pool), on the CPU.
+        mu-law codes, int64 in 0..255, shape (B, N * hop), on the CPU.
 
     Raises
     ------
@@ -85,7 +87,7 @@ def generate(
     """
     threads = thread_count(threads)
     state = State() if state is None else state
-    job = _Job(decoder, latent, uniforms, generator, temperature, backend, dtype, threads, state)
+    job = _Job(decoder, told, uniforms, generator, temperature, backend, dtype, threads, state)
     for done in job.pieces():
         if progress is not None:
             progress(done)
@@ -94,7 +96,7 @@ def generate(
 
 def generate_many(
     decoders: Sequence[Decoder],
-    latent: Tensor,
+    told: Sequence[Told] | Tensor,
     *,
     uniforms: Sequence[Tensor] | None = None,
     generator: torch.Generator | None = None,
@@ -105,7 +107,7 @@ def generate_many(
     states: Sequence[State] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Tensor]:
-    """Generate one latent with several decoders: one input into several domains at once.
+    """Generate with several decoders: one input into several domains at once.
 
     The decoders advance together, each on one thread as long as there are enough of them.
 
@@ -113,13 +115,15 @@ def generate_many(
     ----------
     decoders : sequence of Decoder
         One per domain.
+    told : sequence of Told, or Tensor
+        What each is told; or one latent for all, as in `generate`.
     uniforms : sequence of Tensor, optional
         As in `generate`, one per decoder. Drawn ones take their seeds in the decoders' order.
     states : sequence of State, optional
         One per decoder.
     progress : callable, optional
         Called with the samples done so far by the decoder that is furthest behind.
-    latent, generator, temperature, backend, dtype, threads
+    generator, temperature, backend, dtype, threads
         As in `generate`.
 
     Returns
@@ -130,17 +134,19 @@ def generate_many(
     Raises
     ------
     GenerationError
-        As `generate`; or if there is not one state or one array of uniforms per decoder.
+        As `generate`; or if there are more or fewer of something than decoders.
     """
     threads, count = thread_count(threads), len(decoders)
-    for name, given in (("uniforms", uniforms), ("states", states)):
+    told = [told] * count if isinstance(told, Tensor) else told
+    for name, given in (("told", told), ("uniforms", uniforms), ("states", states)):
         if given is not None and len(given) != count:
             raise GenerationError(f"{len(given)} {name} for {count} decoders; give one for each")
     each = max(1, threads // max(count, 1))
     jobs = [
-        _Job(decoder, latent, given, generator, temperature, backend, dtype, each, state)
-        for decoder, given, state in zip(
+        _Job(decoder, one, given, generator, temperature, backend, dtype, each, state)
+        for decoder, one, given, state in zip(
             decoders,
+            told,
             [None] * count if uniforms is None else uniforms,
             [State() for _ in decoders] if states is None else states,
             strict=True,
@@ -210,28 +216,29 @@ class _Job:
     """One call of `generate`, checked, and made piece by piece."""
 
     def __init__(
-        self, decoder, latent, uniforms, generator, temperature, backend, dtype, threads, state
+        self, decoder, told, uniforms, generator, temperature, backend, dtype, threads, state
     ):
         dtype = torch.float32 if dtype is None else dtype
         _check(decoder, backend, dtype, generator, state)
         backend = fastest(dtype) if backend == "auto" else backend
         temperature = native.number("temperature", temperature, 0, native.FINITE[1], float)
-        channels, weight = decoder.layers[0].condition.in_features, decoder.logits.weight
-        latent = native.array(
-            "latent", latent, weight.dtype, (None, channels, None), *native.FINITE,
-            device=getattr(latent, "device", "cpu"),
-        )  # fmt: skip
+        guide = decoder.guide
+        if not isinstance(told, Told):
+            told = guide.tell(_numbers("latent", told, decoder, guide.latent))
+        condition = _numbers("condition", told.condition, decoder, guide.channels)
+        streams, _, frames = condition.shape
+        samples = streams, frames * guide.hop
         if uniforms is not None:
-            samples = len(latent), latent.shape[2] * decoder.pool
             uniforms = native.array("uniforms", uniforms, torch.float32, samples, *native.UNIFORM)
-        owner = (backend, dtype, latent.shape[0], id(decoder))
+        owner = (backend, dtype, streams, id(decoder))
         if state.owner not in (None, owner):
             raise GenerationError(
                 f"the state belongs to another decoder, backend, dtype or number of streams: "
                 f"{state.owner[:3]}, not {owner[:3]}"
             )
         state.owner = owner
-        self.decoder, self.latent, self.uniforms = decoder, latent, uniforms
+        self.decoder, self.uniforms = decoder, uniforms
+        self.told = Told(condition, told.predictors)
         self.temperature, self.generator, self.state = temperature, generator, state
         self.run, self.options = reference.run, {}
         if backend == "cpu":
@@ -239,24 +246,26 @@ class _Job:
         elif backend == "cuda":
             self.run = cuda.run
         self.done = 0
-        self.codes = torch.empty(latent.shape[0], latent.shape[2] * decoder.pool, dtype=torch.long)
+        self.codes = torch.empty(samples, dtype=torch.long)
         if uniforms is None:
-            draw_uniforms(latent.shape[0], 0, generator, state)  # take the seeds, in order
+            draw_uniforms(streams, 0, generator, state)  # take the seeds, in order
 
     def pieces(self) -> Iterator[int]:
         """Make a piece for each item; an item is the number of samples done."""
-        pool, frames = self.decoder.pool, max(1, PIECE // self.decoder.pool)
-        for latent in self.latent.split(frames, dim=2) if self.codes.numel() else ():
-            samples = latent.shape[2] * pool
+        hop, frames = self.decoder.guide.hop, self.told.condition.shape[2]
+        step = max(1, PIECE // hop)
+        for first in range(0, frames, step) if self.codes.numel() else ():
+            told = self.told.between(first, min(first + step, frames))
+            samples = told.condition.shape[2] * hop
             span = slice(self.done, self.done + samples)
             uniforms = (
-                draw_uniforms(len(latent), samples, self.generator, self.state)
+                draw_uniforms(len(self.codes), samples, self.generator, self.state)
                 if self.uniforms is None
                 else self.uniforms[:, span]
             )
             self.codes[:, span] = self.run(
                 self.decoder,
-                latent,
+                told,
                 uniforms,
                 temperature=self.temperature,
                 state=self.state,
@@ -265,6 +274,12 @@ class _Job:
             self.done += samples
             self.state.position += samples
             yield self.done
+
+
+def _numbers(name: str, array: Tensor, decoder: Decoder, channels: int) -> Tensor:
+    """Check what is told of some frames, (B, channels, N)."""
+    kind, device = decoder.logits.weight.dtype, getattr(array, "device", "cpu")
+    return native.array(name, array, kind, (None, channels, None), *native.FINITE, device=device)
 
 
 def _run_together(jobs: list[_Job], threads: int, progress: Callable[[int], None] | None) -> None:

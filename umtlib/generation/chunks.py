@@ -4,11 +4,12 @@ One stream is bound by reading the weights; many streams share each weight that 
 input is cut, where it is quietest, into stretches that are generated side by side. Each starts a
 receptive field early, so that nothing of its silent beginning is left when it counts, and fades
 into its neighbour with constant power, because two samplings of the same music do not agree in
-phase. The cuts are an approximation, the only one in this package. Notebook: ``04_generation``.
+phase. What a guide does at last (`umtlib.guide`) it does to all of it. The cuts are an approximation, the only one in this package. Notebook: ``04_generation``.
 """
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from umtlib import mulaw
 from umtlib.decoder import Decoder
 from umtlib.generation import generate, thread_count
+from umtlib.guide import Told
 
 RATE = 16_000
 FADE = 400  # samples of cross-fade: 25 ms
@@ -66,14 +68,14 @@ def plan(decoder: Decoder, levels: Tensor, seconds: float | None = None) -> list
     seconds : float, optional
         Length of a stretch. Default: 5 s, or 8 receptive fields if that is more.
     """
-    pool, reach = decoder.pool, _reach(decoder)
+    pool, reach = decoder.guide.pool, _reach(decoder)
     length = math.ceil((seconds or max(5.0, 8 * decoder.receptive_field / RATE)) * RATE / pool)
     return quiet_cuts(levels, max(length, reach))
 
 
 def _reach(decoder: Decoder) -> int:
     """Return the frames that a receptive field spans."""
-    return math.ceil(decoder.receptive_field / decoder.pool)
+    return math.ceil(decoder.receptive_field / decoder.guide.pool)
 
 
 def pays(stretches: int, domains: int = 1, threads: int | None = None) -> bool:
@@ -97,29 +99,30 @@ def pays(stretches: int, domains: int = 1, threads: int | None = None) -> bool:
 
 def generate_long(
     decoder: Decoder,
-    latent: Tensor,
+    tell: Callable[[int, int], Told],
     levels: Tensor,
     *,
-    decode: Callable[[Tensor, Tensor], Tensor] = lambda codes, latent: mulaw.decode(codes),
+    decode: Callable[[Tensor], Tensor] = mulaw.decode,
     seconds: float | None = None,
     streams: int | None = None,
     generator: torch.Generator | None = None,
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
     **options,
-) -> Iterator[Tensor]:
+) -> Iterator[tuple[Tensor, Told]]:
     """Generate a long input as many streams, in order, some stretches at a time.
 
     Parameters
     ----------
     decoder : Decoder
         The decoder of the wanted domain.
-    latent : Tensor
-        Shape (latent, F).
+    tell : callable
+        Of latent frames first .. last - 1, what the decoder is told; asked for in order, with
+        overlaps.
     levels : Tensor
         Power of the input in every frame, shape (F,); see `frame_levels`.
     decode : callable
-        A stretch's codes, shape (T,), and latent, shape (1, latent, F), to a waveform, shape (T,).
+        Codes to a waveform.
     seconds : float, optional
         Length of a stretch; see `plan`.
     streams : int, optional
@@ -133,35 +136,47 @@ def generate_long(
 
     Yields
     ------
-    Tensor
-        The waveform of the next stretch, float32, shape (frames * pool,); where one fades into
-        another, peaks may add up.
+    waveform : Tensor
+        Of the next stretch, float32, shape (1, frames * pool); where one fades into another, peaks
+        may add up.
+    told : Told
+        Of these frames.
     """
     threads = thread_count(threads)
-    pool, cuts = decoder.pool, plan(decoder, levels, seconds)
+    pool, each = decoder.guide.pool, decoder.guide.pool // decoder.guide.hop
+    cuts = plan(decoder, levels, seconds)
     stretches = list(zip(cuts, cuts[1:], strict=False))
     fade, tail, done = min(FADE, pool), None, 0
     for some in torch.arange(len(stretches)).split(streams or STREAMS * threads):
         batch = [stretches[i] for i in some]
         starts = [max(0, first - _reach(decoder)) for first, _ in batch]
         longest = max(last + 1 - start for start, (_, last) in zip(starts, batch, strict=True))
-        frames = torch.arange(longest) + torch.tensor(starts)[:, None]  # (B, frames)
-        parts = latent[:, frames.clamp(max=latent.shape[1] - 1)].transpose(0, 1)
-        tell = None
+        told = tell(starts[0], min(batch[-1][1] + 1, len(levels)))
+        report = None
         if progress is not None:
             share = (batch[-1][1] - batch[0][0]) / longest  # of what is made, warm-up left out
-            tell = partial(_tell, progress, done, share)
+            report = partial(_report, progress, done, share)
         codes = generate(
-            decoder, parts, generator=generator, threads=threads, progress=tell, **options
-        )
-        rows = zip(codes, parts.split(1), starts, batch, strict=True)
-        for row, part, start, (first, last) in rows:
-            audio = decode(row, part)[(first - start) * pool : (last - start) * pool + fade]
-            yield _joined(tail, audio[:-fade])
+            decoder,
+            _rows(told, [(start - starts[0]) * each for start in starts], longest * each),
+            generator=generator, threads=threads, progress=report, **options,
+        )  # fmt: skip
+        for row, start, (first, last) in zip(codes, starts, batch, strict=True):
+            audio = decode(row)[(first - start) * pool : (last - start) * pool + fade]
+            frames = ((frame - starts[0]) * each for frame in (first, last))
+            yield _joined(tail, audio[:-fade])[None], told.between(*frames)
             tail, done = audio[-fade:], done + (last - first) * pool
 
 
-def _tell(progress: Callable[[int], None], before: int, share: float, made: int) -> None:
+def _rows(told: Told, starts: list[int], length: int) -> Told:
+    """Return so many frames from each start on, one row each; after the last frame it repeats."""
+    frames = torch.arange(length) + torch.tensor(starts)[:, None]  # (B, length)
+    frames = frames.clamp(max=told.condition.shape[2] - 1).to(told.condition.device)
+    rows = replace(told, aim=None)  # whose samples are finished later, in order
+    return rows.map(lambda axis, x: x[0].movedim(axis - 1, 0)[frames].movedim(1, axis))
+
+
+def _report(progress: Callable[[int], None], before: int, share: float, made: int) -> None:
     progress(before + round(share * made))
 
 

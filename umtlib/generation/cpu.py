@@ -12,11 +12,12 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from umtlib import native, prediction
+from umtlib import mulaw, native
 from umtlib.decoder import Decoder
 from umtlib.errors import GenerationError
 from umtlib.generation.sampling import State
 from umtlib.generation.weights import Weights, gather
+from umtlib.guide import Told
 from umtlib.mulaw import CODES
 
 FORMATS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # by the kernel's numbers
@@ -75,13 +76,13 @@ class Network:
             1,
             2**24,
         )
-        constants = prediction.amplitudes(), prediction.thresholds()
-        self.latent, self.order = weights.condition.shape[1], config.prediction
+        constants = mulaw.amplitudes(), mulaw.thresholds()
+        self.latent, self.order = weights.condition.shape[1], decoder.guide.order
         source = _Source(
             *(getattr(weights, item.name).data_ptr() for item in fields(Weights)),
             *(x.data_ptr() for x in (dilations, *constants)),
             config.input_kernel,
-            config.prediction,
+            self.order,
             len(decoder.layers),
             config.channels,
             config.skip_channels,
@@ -104,7 +105,7 @@ class Memory:
 
 def run(
     decoder: Decoder,
-    latent: Tensor,
+    told: Told,
     uniforms: Tensor,
     *,
     temperature: float,
@@ -137,16 +138,18 @@ def run(
     """
     if state.memory is None:
         network = Network(decoder, dtype)
-        rings = torch.zeros(len(latent), network.state_words, dtype=torch.int32)
+        rings = torch.zeros(len(uniforms), network.state_words, dtype=torch.int32)
         state.memory = Memory(network, rings)
     network, rings = state.memory.network, state.memory.rings
-    B, F, T = len(rings), latent.shape[2], latent.shape[2] * decoder.pool  # streams, frames
+    B, F, hop = len(rings), told.condition.shape[2], decoder.guide.hop  # streams, frames
+    T = F * hop
     codes = torch.empty(B, T, dtype=torch.uint8)
-    inputs = latent.transpose(1, 2), decoder.predictors(latent)
+    condition = told.condition.transpose(1, 2)
+    predictors = torch.empty(B, F, 0) if told.predictors is None else told.predictors
     taken = (
         native.array("state", rings, torch.int32, (B, network.state_words), written=True),
-        native.array("latent", inputs[0], torch.float32, (B, F, network.latent), *native.FINITE),
-        native.array("predictors", inputs[1], torch.float64, (B, F, network.order), *native.FINITE),
+        native.array("condition", condition, torch.float32, (B, F, network.latent), *native.FINITE),
+        native.array("predictors", predictors, torch.float64, (B, F, network.order), *native.FINITE),
         native.array("uniforms", uniforms, torch.float32, (B, T), *native.UNIFORM),
         None if forced is None else native.array("forced", forced, torch.uint8, (B, T), 0, 255),
         codes,
@@ -155,7 +158,7 @@ def run(
     )  # fmt: skip
     call = _Call(
         *(None if array is None else array.data_ptr() for array in taken),
-        *(B, F, decoder.pool, native.number("threads", threads, 1, native.THREADS)),
+        *(B, F, hop, native.number("threads", threads, 1, native.THREADS)),
         native.number("temperature", temperature, 0, native.FINITE[1], float),
     )
     if network.library.umt_generate(network.pointer, call):

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from umtlib import native, prediction
+from umtlib import mulaw, native
 from umtlib.config import DecoderConfig
 from umtlib.decoder import Decoder
 from umtlib.errors import GenerationError
 from umtlib.generation import nvrtc, reference
 from umtlib.generation.sampling import State
 from umtlib.generation.weights import Weights, gather
+from umtlib.guide import Told
 from umtlib.mulaw import CODES
 
 SAMPLES = 200  # per launch: well under a second, so that no watchdog and no Ctrl-C waits long
@@ -152,9 +153,9 @@ def fit(decoder: Decoder, streams: int, processors: int) -> Sizes:
     GenerationError
         If not even one stream has room in a processor's shared memory.
     """
-    config, latent = decoder.config, decoder.layers[0].condition.in_features
+    config, latent = decoder.config, decoder.guide.channels
     channels, skip = _padded(config.channels), _padded(config.skip_channels)
-    first, layers = (config.input_kernel, config.prediction), len(decoder.layers)
+    first, layers = (config.input_kernel, decoder.guide.order), len(decoder.layers)
     one = Sizes(channels, skip, latent, *first, layers, streams=1)
     enough = (n for n in STREAMS if n >= min(streams, 4) and n * processors >= streams)
     most = next(enough, STREAMS[-1])
@@ -249,8 +250,8 @@ class Memory:
                 "conditions": self._zeros(sizes.conditions, sizes.streams),
                 "past": self._zeros(sizes.inputs, sizes.streams, dtype=torch.int32),
                 "recent": self._zeros(sizes.order, sizes.streams, dtype=torch.float64),
-                "amplitudes": prediction.amplitudes().to(gpu.device),
-                "thresholds": prediction.thresholds().to(gpu.device),
+                "amplitudes": mulaw.amplitudes().to(gpu.device),
+                "thresholds": mulaw.thresholds().to(gpu.device),
             }
 
     def _zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -269,7 +270,7 @@ class Memory:
 
 def run(
     decoder: Decoder,
-    latent: Tensor,
+    told: Told,
     uniforms: Tensor,
     *,
     temperature: float,
@@ -290,33 +291,34 @@ def run(
     """
     try:
         if state.memory is None:
-            gpu = find(latent.device)
+            gpu = find(told.condition.device)
             check(gpu)
-            sizes = fit(decoder, len(latent), gpu.processors)
-            state.memory = Memory(gpu, decoder, sizes, len(latent))
-        return _generate(state.memory, decoder, latent, uniforms, temperature, logits)
+            sizes = fit(decoder, len(uniforms), gpu.processors)
+            state.memory = Memory(gpu, decoder, sizes, len(uniforms))
+        return _generate(state.memory, decoder, told, uniforms, temperature, logits)
     except torch.OutOfMemoryError as error:
         raise GenerationError(
-            f"the GPU has no memory for {len(latent)} streams at once; make fewer"
+            f"the GPU has no memory for {len(uniforms)} streams at once; make fewer"
         ) from error
 
 
 def _generate(
     memory: Memory,
     decoder: Decoder,
-    latent: Tensor,
+    told: Told,
     uniforms: Tensor,
     temperature: float,
     logits: Tensor | None,
 ) -> Tensor:
-    streams, device, pool, sizes = memory.streams, memory.gpu.device, decoder.pool, memory.sizes
-    frames, samples, kind = latent.shape[2], latent.shape[2] * pool, torch.float32
-    memory.stream.wait_stream(torch.cuda.current_stream(device))  # it may still make the latent
+    streams, device, pool, sizes = memory.streams, memory.gpu.device, decoder.guide.hop, memory.sizes
+    frames, kind = told.condition.shape[2], torch.float32
+    samples, predictors = frames * pool, told.predictors
+    memory.stream.wait_stream(torch.cuda.current_stream(device))  # it may still make what is told
     with torch.cuda.stream(memory.stream):
         inputs = {  # by name: what, its type, its shape per stream, its range
-            "latent": (latent.mT, kind, (frames, sizes.latent), native.FINITE),
+            "latent": (told.condition.mT, kind, (frames, sizes.latent), native.FINITE),
             "predictors": (
-                decoder.predictors(latent),
+                torch.empty(streams, frames, 0) if predictors is None else predictors,
                 torch.float64,
                 (frames, sizes.order),
                 native.FINITE,
@@ -358,20 +360,22 @@ def check(gpu: Gpu) -> None:
         If logits or codes disagree: the backend is not to be trusted on this GPU.
     """
     config = DecoderConfig(
-        input="codes", input_kernel=2, prediction=24, blocks=2, layers=5, channels=18,
-        skip_channels=10, condition_head=True,
+        input="codes", input_kernel=2, blocks=2, layers=5, channels=18, skip_channels=10,
+        condition_head=True,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         decoder = Decoder(config, latent=5, pool=60)
-        latent, uniforms = torch.randn(3, 5, 2), torch.rand(3, 120)
+        decoder.guide.order, decoder.predicted = 24, torch.nn.Embedding(CODES, config.channels)
+        told = Told(torch.randn(3, 5, 2), torch.randn(3, 2, 24, dtype=torch.float64) / 5)
+        uniforms = torch.rand(3, 120)
     for streams in (STREAMS[0], STREAMS[-1]):
         sizes = replace(fit(decoder, 1, gpu.processors), streams=streams)
         logits, truth = torch.empty(2, *uniforms.shape, CODES)
-        memory = Memory(gpu, decoder, sizes, len(latent))
-        codes = _generate(memory, decoder, latent, uniforms, 1.0, logits).long()
+        memory = Memory(gpu, decoder, sizes, len(uniforms))
+        codes = _generate(memory, decoder, told, uniforms, 1.0, logits).long()
         wanted = reference.run(
-            decoder, latent, uniforms,
+            decoder, told, uniforms,
             temperature=1.0, state=State(), forced=codes, logits=truth,
         )  # fmt: skip
         error, same = (logits - truth).abs().max().item(), (codes == wanted).float().mean().item()

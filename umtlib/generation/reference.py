@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from umtlib import prediction
+from umtlib import mulaw
 from umtlib.decoder import CodeInput, Decoder
 from umtlib.generation.sampling import State, choose
+from umtlib.guide import Told
 from umtlib.mulaw import CODES, SILENCE
 
 BEFORE = -1  # stands in the list of past codes for what was before the first sample
@@ -32,7 +33,7 @@ class Memory:
 @torch.inference_mode()
 def run(
     decoder: Decoder,
-    latent: Tensor,
+    told: Told,
     uniforms: Tensor,
     *,
     temperature: float,
@@ -44,7 +45,7 @@ def run(
 
     Parameters
     ----------
-    decoder, latent, uniforms, temperature, state
+    decoder, told, uniforms, temperature, state
         As there; nothing is checked here.
     forced : Tensor, optional
         Codes, shape (B, T), that take the place of the chosen ones in the past of the next sample.
@@ -56,27 +57,26 @@ def run(
     Tensor
         The chosen codes, int64, shape (B, T).
     """
-    memory = state.memory = state.memory or _silence(decoder, len(latent))
-    frames = latent.transpose(1, 2)  # (B, F, L)
-    conditions = [layer.condition(frames) for layer in decoder.layers]  # per layer (B, F, 2C)
-    predictors = decoder.predictors(latent)  # (B, F, order)
-    head = latent.new_zeros(1, latent.shape[2], 1)  # nothing, where the head is not conditioned
+    memory = state.memory = state.memory or _silence(decoder, len(uniforms))
+    frames = told.condition.transpose(1, 2)  # (B, N, L)
+    conditions = [layer.condition(frames) for layer in decoder.layers]  # per layer (B, N, 2C)
+    head = frames.new_zeros(1, frames.shape[1], 1)  # nothing, where the head is not conditioned
     if decoder.head_condition is not None:
-        head = decoder.head_condition(frames)  # (B, F, S)
-    codes = torch.empty(uniforms.shape, dtype=torch.long, device=latent.device)
+        head = decoder.head_condition(frames)  # (B, N, S)
+    codes = torch.empty(uniforms.shape, dtype=torch.long, device=frames.device)
     for t in range(codes.shape[1]):
-        frame = t // decoder.pool
+        frame = t // decoder.guide.hop
         now = [condition[:, frame] for condition in conditions]
         x = _embed(decoder, torch.stack(list(memory.past), dim=-1))
-        if decoder.config.prediction:
+        if told.predictors is not None:
             recent = torch.stack(list(memory.recent), dim=-1)
-            predicted = (recent * predictors[:, frame]).sum(dim=-1)
-            x = x + decoder.predicted(prediction.to_code(predicted))
+            predicted = (recent * told.predictors[:, frame]).sum(dim=-1)
+            x = x + decoder.predicted(mulaw.nearest(predicted))
         scores = _step(decoder, memory, x, now, head[:, frame])
         codes[:, t] = choose(scores, uniforms[:, t], temperature)
         known = (codes if forced is None else forced)[:, t]
         memory.past.append(known)
-        memory.recent.append(prediction.amplitudes().to(known.device)[known.long()])
+        memory.recent.append(mulaw.amplitudes().to(known.device)[known.long()])
         if logits is not None:
             logits[:, t] = scores
     return codes
@@ -91,7 +91,7 @@ def _silence(decoder: Decoder, batch: int) -> Memory:
     return Memory(
         past=deque([before] * kernel, maxlen=kernel),
         queues=[deque([zeros] * layer.dilation, maxlen=layer.dilation) for layer in decoder.layers],
-        recent=deque([silence] * decoder.config.prediction, maxlen=decoder.config.prediction),
+        recent=deque([silence] * decoder.guide.order, maxlen=decoder.guide.order),
     )
 
 

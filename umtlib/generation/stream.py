@@ -10,23 +10,23 @@ from torch import Tensor
 from umtlib import native
 from umtlib.encoder import Encoder
 from umtlib.errors import ConfigError, GenerationError
-from umtlib.generation import State, generate
 from umtlib.generation.chunks import RATE, frame_levels
 from umtlib.generation.encoding import encode
-from umtlib.generation.postfilter import Level, Postfilter
+from umtlib.generation.perform import Heard, perform
 from umtlib.translator import MusicTranslator
 
 HOP = 4  # latent frames per step: 0.2 s; fewer cost more, as each step encodes its surroundings too
 LOUDEST = 8.0  # what is above 1 is clipped; above this it is no waveform in [-1, 1]
 
 
-def latency(encoder: Encoder, hop: int = HOP) -> float:
+def latency(model: MusicTranslator, hop: int = HOP) -> float:
     """Return the seconds from a sample's arrival to its translation, not counting the computing.
 
-    A latent frame is known once `encoder.reach` samples after its end have arrived, and frames are
-    taken `hop` at a time.
+    A latent frame is known once `encoder.reach` samples after its end have arrived, frames are
+    taken `hop` at a time, and the decoders' guides may wait for what follows.
     """
-    return (hop * encoder.config.pool + encoder.reach) / RATE
+    late = max(decoder.guide.late for decoder in model.decoders.values())
+    return (hop * model.config.encoder.pool + model.encoder.reach + late) / RATE
 
 
 def stream(
@@ -71,11 +71,9 @@ def stream(
     """
     if to not in model.domains:
         raise ConfigError(f"unknown domain {to!r}; this model has {', '.join(model.domains)}")
-    state, postfilter, level = State(), Postfilter(model, to), Level(model.decoders[to])
-    for latent, heard in encode_blocks(model, blocks, hop, options.get("dtype")):
-        codes = generate(model.decoders[to], latent, state=state, **options)
-        levels = frame_levels(model.to_waveform(heard), model.config.encoder.pool)
-        yield level(postfilter(codes[0], latent), levels)[: len(heard)]
+    pieces = encode_blocks(model, blocks, hop, options.get("dtype"))
+    for _, piece in perform(model, [to], pieces, **options):
+        yield piece[0]
 
 
 def encode_blocks(
@@ -83,7 +81,7 @@ def encode_blocks(
     blocks: Iterable[Tensor | np.ndarray],
     frames: int,
     dtype: torch.dtype | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[Heard]:
     """Encode audio block by block, in memory that does not grow.
 
     Windows overlap by as much as the encoder can see, so the latent does not depend on the cuts.
@@ -101,10 +99,8 @@ def encode_blocks(
 
     Yields
     ------
-    latent : Tensor
-        Shape (1, latent, frames), on the model's device.
-    heard : Tensor
-        The mu-law codes of these frames, uint8, shape (samples,).
+    Heard
+        The next frames, with their levels.
 
     Raises
     ------
@@ -114,7 +110,7 @@ def encode_blocks(
     frames = native.number("frames at a time (hop)", frames, 1, 2**31)
     if not isinstance(blocks, Iterable):
         raise GenerationError(f"blocks is {type(blocks).__name__}; give a list of arrays")
-    line = _Line(model.encoder, dtype)
+    line = _Line(model, dtype)
     for block in blocks:
         mend = "convert to float32 in [-1, 1], shape (samples,)"
         waveform = native.array(
@@ -158,8 +154,9 @@ def encode_frames(
 class _Line:
     """Codes on their way into the encoder; forgets what no later frame depends on."""
 
-    def __init__(self, encoder: Encoder, dtype: torch.dtype | None = None):
-        self.encoder, self.pool, self.dtype = encoder, encoder.config.pool, dtype
+    def __init__(self, model: MusicTranslator, dtype: torch.dtype | None = None):
+        self.model, self.encoder, self.dtype = model, model.encoder, dtype
+        self.pool = model.config.encoder.pool
         self.codes = torch.empty(0, dtype=torch.uint8)
         self.next = 0  # first frame that is not yet taken, counted from the start of `codes`
 
@@ -174,12 +171,13 @@ class _Line:
         """Frames that no later sample can change."""
         return max(0, (self.left() - self.encoder.reach) // self.pool)
 
-    def take(self, frames: int) -> tuple[Tensor, Tensor]:
-        """Encode the next frames: latent (1, latent, frames), and their codes."""
+    def take(self, frames: int) -> Heard:
+        """Encode the next frames."""
         span = self.next, self.next + frames
         latent = encode_frames(self.encoder, self.codes, *span, self.dtype)[None]
         heard = self.codes[self.next * self.pool : (self.next + frames) * self.pool]
         keep = math.ceil(self.encoder.reach / self.pool)
         drop = max(0, self.next + frames - keep)
         self.codes, self.next = self.codes[drop * self.pool :], self.next + frames - drop
-        return latent, heard
+        levels = frame_levels(self.model.to_waveform(heard), self.pool)
+        return Heard(latent, len(heard), levels[None])

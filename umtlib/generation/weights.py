@@ -63,7 +63,7 @@ def gather(decoder: Decoder) -> Weights:
         "logits_bias": decoder.logits.bias,
     }
     C, S, L = channels, decoder.config.skip_channels, len(layers)
-    inputs = decoder.config.input_kernel + bool(decoder.config.prediction)
+    inputs = decoder.config.input_kernel + bool(decoder.guide.order)
     shapes = {
         "table": (inputs, CODES + 1, C + S), "condition": (2 * L * C + S, None),
         "condition_bias": (2 * L * C + S,), "previous": (L, 2 * C, C), "current": (L, 2 * C, C),
@@ -90,7 +90,7 @@ def _table(decoder: Decoder, skip_bias: Tensor) -> Tensor:
         signal = torch.cat([codes.new_zeros(1), codes / (CODES - 1) - 0.5])
         rows = signal[:, None] * first.taps.weight.double().T[:, None]  # (kernel, 257, C)
         rows[0] += first.taps.bias.double()
-    if decoder.config.prediction:
+    if decoder.guide.order:
         rows = torch.cat([rows, _with_silence(decoder.predicted.weight[None])])
     skips = rows @ skip.T
     skips[0] += skip_bias

@@ -1,3 +1,1 @@
 """What lets two cores train a model in an hour or two, and that the paper does not have."""
-
-from umtlib.small import guide  # noqa: F401  (registers it)

@@ -1,29 +1,21 @@
 """What the decoders of ``small`` are told: the frame model's spectra, and a linear prediction.
 
 A frame model paints from the latent how its domain would sound, 80 times a second. The decoder is
-conditioned on the latent and on the spectrum's levels in 40 bands, and is given the linear
+conditioned on the latent and on the spectrum's levels in 24 bands, and is given the linear
 prediction that goes with the spectrum. At last its output is filtered towards the spectrum: a
 decoder that hears its own output drifts, and the spectrum errs in other places. Not in the paper.
 """
 
-import math
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from umtlib.guide import GUIDES, Guide, Told
+from umtlib.errors import ConfigError
+from umtlib.guide import Guide, Told
 from umtlib.small import frames as frame_models
 from umtlib.small import prediction
-from umtlib.small.spectra import BANDS_TOLD, FINE, Filter, band_levels
-
-
-@dataclass(frozen=True)
-class Painted(Told):
-    """And the log power spectra, shape (B, N, BINS)."""
-
-    spectra: Tensor | None = None
+from umtlib.small.spectra import BANDS_TOLD, FINE, SPAN, Filter, band_levels
 
 
 @dataclass
@@ -42,29 +34,34 @@ class FrameGuide(Guide):
 
     def __init__(self, latent: int, pool: int):
         super().__init__(latent, pool)
+        if pool % FINE or pool // FINE > SPAN:
+            raise ConfigError(
+                f"pool = {pool} must be a multiple of {FINE}, and at most {FINE * SPAN}, for the "
+                "guide 'frames'"
+            )
         self.channels, self.hop = latent + BANDS_TOLD, pool // FINE
+        self.late = 2 * pool + SPAN
         self.frames = frame_models.FrameModel(latent)
 
     def memory(self) -> Memory:
         return Memory()
 
     @torch.no_grad()
-    def tell(self, latent: Tensor, memory: Memory | None = None, last: bool = True) -> Painted:
+    def tell(self, latent, levels=None, memory=None, last=True) -> Told:
+        """Tell of the frames that are painted: the levels of the input do not matter."""
         memory = memory or Memory()
         spectra = self.frames.paint(latent, memory.frames, last)
         waiting = latent if memory.latent is None else torch.cat([memory.latent, latent], dim=2)
         count = spectra.shape[1] // FINE
         memory.latent = waiting[:, :, count:]
-        levels = band_levels(spectra, BANDS_TOLD).transpose(1, 2) / 20 + 2  # of order one
+        bands = band_levels(spectra, BANDS_TOLD).transpose(1, 2) / 20 + 2  # of order one
         told = waiting[:, :, :count].repeat_interleave(FINE, dim=2)
         noise = prediction.WHITE_NOISE_IN_TRAINING if self.training else prediction.WHITE_NOISE
         predictors = prediction.fit(spectra, self.order, noise)
-        return Painted(torch.cat([told, levels], dim=1), predictors, spectra)
+        return Told(torch.cat([told, bands], dim=1), predictors, aim=spectra)
 
     @torch.no_grad()
     def finish(self, waveform, told, memory=None, last=True):
+        """Filter towards the spectra."""
         memory = memory or Memory()
-        return memory.filter(waveform, told.spectra, self.hop, last)
-
-
-GUIDES["frames"] = FrameGuide
+        return memory.filter(waveform, told.aim.to(waveform), self.hop, last)

@@ -40,6 +40,8 @@ def fit(log_power: Tensor, order: int, white_noise: float = WHITE_NOISE) -> Tens
         the last ``order`` amplitudes. Fed with its own output, it dies away.
     """
     shape = log_power.shape[:-1]
+    if not log_power.numel():  # an FFT wants some
+        return log_power.new_zeros(*shape, order, dtype=torch.float64)
     r = torch.fft.irfft(log_power.double().exp().flatten(0, -2))[:, : order + 1].T.contiguous()
     r[0] *= 1 + white_noise
     taps, error = torch.zeros_like(r[1:]), r[0].clone()  # tap i: of the sample i + 1 steps ago
@@ -49,4 +51,3 @@ def fit(log_power: Tensor, order: int, white_noise: float = WHITE_NOISE) -> Tens
         taps[n] = reflection
         error *= 1 - reflection.square()
     return taps.flip(0).T.reshape(*shape, order)
-

@@ -54,8 +54,13 @@ def log_spectrum(waveform: Tensor, hop: int) -> Tensor:
     """
     around = SPAN - hop
     padded = F.pad(waveform, (around // 2, around - around // 2))
-    window = torch.hann_window(SPAN, dtype=waveform.dtype, device=waveform.device)
-    spectrum = torch.fft.rfft(padded.unfold(1, SPAN, hop) * window)
+    return log_periodogram(padded.unfold(1, SPAN, hop))
+
+
+def log_periodogram(segments: Tensor) -> Tensor:
+    """Return the log power spectra, (..., BINS), of segments of a waveform, (..., SPAN)."""
+    window = torch.hann_window(SPAN, dtype=segments.dtype, device=segments.device)
+    spectrum = torch.fft.rfft(segments * window)
     return (spectrum.abs().square() / window.square().sum() + POWER_FLOOR).log()
 
 

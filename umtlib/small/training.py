@@ -12,7 +12,7 @@ from umtlib.errors import TrainingError
 from umtlib.small import game, painting, regression, wavenets
 from umtlib.small.hearing import heard
 from umtlib.small.recipe import Recipe
-from umtlib.small.spectra import FINE, SPAN, log_spectrum
+from umtlib.small.spectra import log_spectrum
 from umtlib.small.state import State
 from umtlib.team import Team
 from umtlib.translator import MusicTranslator
@@ -117,6 +117,4 @@ def misfit(model: MusicTranslator, team: Team) -> str:
         return f"needs {encoder.filters} channels, one for each filter, not {encoder.channels}"
     if guide != "frames":
         return f"needs decoders with guide 'frames', not {guide!r}; choose another --preset"
-    if encoder.pool % FINE or encoder.pool > FINE * SPAN:
-        return f"needs a pool that {FINE} divides, at most {FINE * SPAN}, not {encoder.pool}"
     return ""

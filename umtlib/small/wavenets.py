@@ -49,7 +49,7 @@ def step(state: State, stage: str, number: int, length: int) -> dict[str, float 
     first = int(order[window % len(order)]) * samples
     goal = target[:, first : first + samples]
     with autocast(True, goal.device):
-        now = between(told, first // state.hop, samples // state.hop)
+        now = told.between(first // state.hop, (first + samples) // state.hop)
         given = corrupted(goal, state.rng(5, state.step))
         logits = state.model.decoders[own].predict(given, now)
     loss, (rate, done) = losses.reconstruction(logits, goal), pace(state, stage, number, length)
@@ -80,11 +80,6 @@ def visit(state: State, name: str, rng: np.random.Generator) -> tuple[Told, Tens
     guide = state.average.decoders[name].guide.train()
     windows = state.segment // whole(WINDOW, state.model.config.encoder.pool)
     return guide.tell(encoder(codes)), mulaw.encode(clean), rng.permutation(windows)
-
-
-def between(told: Told, first: int, count: int) -> Told:
-    """Return some of the frames that a decoder is told."""
-    return Told(told.condition.narrow(2, first, count), told.predictors.narrow(1, first, count))
 
 
 def corrupted(codes: Tensor, rng: np.random.Generator) -> Tensor:

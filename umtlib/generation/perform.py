@@ -1,0 +1,176 @@
+"""From what was heard to what is to be heard: told by the guide, played, finished by the guide.
+
+This is the one place where these steps are put together, for a whole recording, a live one or many
+excerpts at once, exactly or in stretches (`umtlib.generation.chunks`). What a guide tells or
+finishes later than its time is waited for, and at the end nothing is missing. Notebook:
+``04_generation``.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from umtlib.generation import State, chunks, generate_many
+from umtlib.guide import Told
+from umtlib.translator import MusicTranslator
+
+PIECE = 1 << 17  # samples told at a time, 8 s; more takes more memory, not less time
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the decoders' guides are given of a recording, or of some that are equally long.
+
+    Attributes
+    ----------
+    latent : Tensor
+        Shape (B, latent, F), on the model's device.
+    samples : int
+        Length of the recording, at most F * pool.
+    levels : Tensor, optional
+        Power of the recording in every frame, shape (B, F), which says where to cut it and, to some
+        guides, how loud the result shall be.
+    """
+
+    latent: Tensor
+    samples: int
+    levels: Tensor | None = None
+
+    def split(self, pool: int) -> Iterator["Heard"]:
+        """Cut it into pieces of at most `PIECE` samples, at least a frame."""
+        frames = max(1, PIECE // pool)
+        for first in range(0, self.latent.shape[2], frames):
+            span, left = slice(first, first + frames), self.samples - first * pool
+            levels = None if self.levels is None else self.levels[:, span]
+            yield Heard(self.latent[:, :, span], min(left, frames * pool), levels)
+
+
+def perform(
+    model: MusicTranslator,
+    names: Sequence[str],
+    pieces: Iterable[Heard],
+    *,
+    states: Sequence[State] | None = None,
+    progress: Callable[[int], None] | None = None,
+    **options,
+) -> Iterator[tuple[str, Tensor]]:
+    """Perform in several domains together, exactly, piece by piece in memory that does not grow.
+
+    Parameters
+    ----------
+    model : MusicTranslator
+        The network.
+    names : sequence of str
+        Domains of the model.
+    pieces : iterable of Heard
+        A recording, whose pieces but the last are of whole frames; rows are recordings side by
+        side. How it is cut changes nothing but the rounding of sums.
+    states : sequence of State, optional
+        Where each domain's random numbers come from, if not from the options' generator.
+    progress : callable, optional
+        Called with the samples played so far in each domain.
+    **options
+        Of `umtlib.generation.generate_many`: generator, temperature, backend, dtype, threads.
+
+    Yields
+    ------
+    name : str
+        A domain.
+    piece : Tensor
+        What follows there, float32 in [-1, 1], shape (B, T) with T > 0, on the CPU. In all, each
+        domain's are as long as what was heard.
+    """
+    parts, done = [_Part(model, name) for name in names], 0
+    states = [State() for _ in names] if states is None else states
+    for heard, last in _to_the_end(pieces):
+        told = [part.tell(heard, last) for part in parts]
+        codes = generate_many(
+            [part.decoder for part in parts], told, states=states,
+            progress=progress and partial(_later, progress, done), **options,
+        )  # fmt: skip
+        for part, row, known in zip(parts, codes, told, strict=True):
+            yield from part.finish(model.to_waveform(row), known, last)
+        done += codes[0].shape[1] if codes else 0
+
+
+def perform_long(
+    model: MusicTranslator, name: str, heard: Heard, **options
+) -> Iterator[tuple[str, Tensor]]:
+    """Perform one recording in one domain, in stretches that are played side by side.
+
+    Parameters
+    ----------
+    model : MusicTranslator
+        The network.
+    name : str
+        A domain of the model.
+    heard : Heard
+        The whole recording, B = 1, with its levels.
+    **options
+        Of `umtlib.generation.chunks.generate_long`.
+
+    Yields
+    ------
+    name : str
+        The domain.
+    piece : Tensor
+        As `perform`.
+    """
+    part = _Part(model, name)
+    for waveform, told in chunks.generate_long(
+        part.decoder, _Window(part, heard), heard.levels[0], decode=model.to_waveform, **options
+    ):
+        yield from part.finish(waveform, told, last=False)
+    yield from part.finish(waveform[:, :0], told.between(0, 0), last=True)
+
+
+class _Part:
+    """One domain's part of a performance."""
+
+    def __init__(self, model: MusicTranslator, name: str):
+        self.name, self.decoder = name, model.decoders[name]
+        self.guide = self.decoder.guide
+        self.memory = self.guide.memory()
+        self.due = 0  # samples heard that are not performed yet
+
+    def tell(self, heard: Heard, last: bool) -> Told:
+        self.due += heard.samples
+        return self.guide.tell(heard.latent, heard.levels, self.memory, last)
+
+    def finish(self, waveform: Tensor, told: Told, last: bool) -> Iterator[tuple[str, Tensor]]:
+        made = self.guide.finish(waveform, told, self.memory, last)[:, : self.due]
+        self.due -= made.shape[1]
+        if made.shape[1]:
+            yield self.name, made.clamp(-1, 1)
+
+
+class _Window:
+    """Tells of any latent frames of a recording, and forgets those before the first asked for."""
+
+    def __init__(self, part: _Part, heard: Heard):
+        self.part, self.pieces = part, _to_the_end(heard.split(part.guide.pool))
+        self.each = part.guide.pool // part.guide.hop  # told frames to a latent frame
+        self.told, self.first = part.tell(*next(self.pieces)), 0
+
+    def __call__(self, first: int, last: int) -> Told:
+        begin, end = ((frame - self.first) * self.each for frame in (first, last))
+        while self.told.condition.shape[2] < end:
+            self.told = self.told.then(self.part.tell(*next(self.pieces)))
+        self.told, self.first = self.told.between(begin, self.told.condition.shape[2]), first
+        return self.told.between(0, end - begin)
+
+
+def _to_the_end(pieces: Iterable[Heard]) -> Iterator[tuple[Heard, bool]]:
+    """Yield each piece, and at last an empty one: only then is it known that nothing follows."""
+    heard = None
+    for heard in pieces:
+        yield heard, False
+    if heard is not None:
+        levels = None if heard.levels is None else heard.levels[:, :0]
+        yield Heard(heard.latent[:, :, :0], 0, levels), True
+
+
+def _later(progress: Callable[[int], None], before: int, done: int) -> None:
+    progress(before + done)
