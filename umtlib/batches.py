@@ -74,7 +74,7 @@ class Segments:
         self.shares = {name: ends / ends[-1] for name, ends in sums.items()}
 
     def __call__(self, domain: str, samples: int, rng: np.random.Generator) -> np.ndarray:
-        """Return a waveform in [-1, 1], float32, shape (samples,); silence follows a short track."""
+        """Return a waveform in [-1, 1], float32, (samples,); silence follows a short track."""
         number = self.shares[domain].searchsorted(rng.random(), side="right")
         audio = self.corpus.audio(self.tracks[domain][number])
         start = int(rng.integers(max(1, len(audio) - samples + 1)))

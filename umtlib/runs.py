@@ -277,8 +277,7 @@ def _check_settings(path: Path, config: Any) -> None:
         if was != wanted or isinstance(was, bool) != isinstance(wanted, bool):
             raise TrainingError(
                 f"{path.parent.parent} was started with another configuration: {path} says that "
-                f"{name} is {reprlib.repr(was)}, and not {wanted!r}; go on with the options that it began "
-                "with"
+                f"{name} is {reprlib.repr(was)}, and not {wanted!r}; go on with the same options"
             )
 
 
@@ -355,6 +354,8 @@ def restore(training: Training, saved: Mapping[str, Tensor], folder: Path) -> No
         if kind not in groups:
             raise CheckpointError(f"{name!r} in {folder / TENSORS} does not fit the model")
         groups[kind][rest] = value
+    if training.step and not groups["adam"]:
+        raise CheckpointError(f"{folder / TENSORS} does not fit the model: no optimizer is in it")
     training.carried = groups["carried"]
     average = checkpoint.read_tensors(folder / checkpoint.WEIGHTS)
     checkpoint.restore(training.average, average, folder)
