@@ -73,10 +73,7 @@ class Progress:
 
 
 class Training(Protocol):
-    """A model in training, step by step.
-
-    It is made of a model, a corpus, a configuration, a number of steps, a team and a number of
-    workers, as `umtlib.training.Training`.
+    """A model in training, step by step; `umtlib.training.Training` is one.
 
     Attributes
     ----------
@@ -118,6 +115,9 @@ class Training(Protocol):
         ``samples`` of audio in the step, ``bad`` is 1 if it was skipped; losses, of which
         ``reconstruction`` is that of ``domain``; perhaps a ``stage``.
         """
+
+    def close(self) -> None:
+        """End the processes that prepare batches."""
 
 
 def train(
@@ -181,6 +181,7 @@ def train(
     with ExitStack() as stack:
         team, corpus = stack.enter_context(join(device)), Corpus(data)
         training, seconds = _open(run, preset, steps, resume, team, workers, initial, corpus)
+        stack.callback(training.close)
         stopped = stack.enter_context(_stop_signal())  # before that there is nothing to save
         log, bad, stop = Log(run / LOG, training, seconds, on_report), 0, False
         while training.step < training.steps and not stop:

@@ -200,3 +200,7 @@ class Training:
         report = train_step(self.model, self.optimizers, batch, *settings)
         self.step += 1
         return {"domain": batch.domain, "samples": batch.target.numel()} | report
+
+    def close(self) -> None:
+        """End the processes that prepare batches: they are deaf to signals."""
+        self._batches = None

@@ -105,6 +105,9 @@ class Training(State):
             self.carried = {}
         return {"stage": stage} | report
 
+    def close(self) -> None:
+        """There is nothing to be ended."""
+
 
 def misfit(model: MusicTranslator, team: Team) -> str:
     """Say why a model cannot be trained so by these processes; nothing, if it can."""
