@@ -381,10 +381,10 @@ def test_train_with_changed_settings(umt, small_corpus):
     assert_refused(umt(*command, "--set", "crop"), "'crop'", "NAME=VALUE", out="run")
     assert_refused(umt(*command, "--set", "crops=400"), "'crops'", out="run")
     assert_refused(umt(*command, "--set", "crop=many"), "crop", "'many'", out="run")
-    changes = ["--set", "crop=400", "--set", "input_noise=[0, 8]", "--set", "augment=false"]
+    changes = ["--set", "crop=400", "--set", "clip=1.5", "--set", "augment=false"]
     assert umt(*command, *changes)[0] == 0
     saved = json.loads(Path("run/step-00000001/training.json").read_text())
-    assert (saved["crop"], saved["input_noise"], saved["augment"]) == (400, [0, 8], False)
+    assert (saved["crop"], saved["clip"], saved["augment"]) == (400, 1.5, False)
     assert_refused(umt(*command, "--resume"), "another configuration")
 
 

@@ -12,7 +12,6 @@ import numpy as np
 SHORTEST, LONGEST = 0.25, 0.5  # seconds of the shifted stretch
 SHORTEST_WINDOW = 64  # samples, of the phase vocoder
 LARGEST_SHIFT = 0.5  # half steps, up or down
-OCTAVE_BANDS = 62.5 * 2.0 ** np.arange(8)  # Hz; 62.5 .. 8,000
 
 
 def pitch_modulation(
@@ -50,38 +49,3 @@ def pitch_modulation(
         waveform[start : start + length], sr=sample_rate, n_steps=shift, n_fft=window
     )
     return out
-
-
-def equalise(
-    waveform: np.ndarray,
-    rng: np.random.Generator,
-    decibels: float,
-    sample_rate: int = 16_000,
-) -> np.ndarray:
-    """Filter by a random smooth curve, so that the encoder learns to hear past the timbre.
-
-    Not in the paper. The curve has one random gain per octave and is linear between them (in
-    decibels over the logarithm of the frequency).
-
-    Parameters
-    ----------
-    waveform : ndarray
-        float32, shape (T,). It is not changed.
-    rng : numpy.random.Generator
-        Decides the gains, uniform in [-decibels, decibels].
-    decibels : float
-        Largest gain, up or down.
-    sample_rate : int
-        Hz.
-
-    Returns
-    -------
-    ndarray
-        float32, shape (T,), scaled down where it would exceed 1.
-    """
-    gains = rng.uniform(-decibels, decibels, len(OCTAVE_BANDS))
-    frequency = np.fft.rfftfreq(len(waveform), 1 / sample_rate)
-    octave = np.log2(np.maximum(frequency, 1.0))
-    curve = 10 ** (np.interp(octave, np.log2(OCTAVE_BANDS), gains) / 20)
-    out = np.fft.irfft(np.fft.rfft(waveform) * curve, len(waveform))
-    return (out / max(1.0, np.abs(out).max())).astype(np.float32)

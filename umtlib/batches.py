@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from umtlib import mulaw
-from umtlib.augment import equalise, pitch_modulation
+from umtlib.augment import pitch_modulation
 from umtlib.config import TrainingConfig
 from umtlib.corpora.corpus import Corpus
 from umtlib.errors import TrainingError
@@ -29,33 +29,68 @@ class Batch:
         Where all segments come from.
     heard : Tensor
         What the encoder hears: augmented.
-    given : Tensor
-        What the decoder is given as past samples: the target, or the target with noise, or with
-        silence in place of its beginning.
     target : Tensor
-        What the decoder must predict: clean.
+        What the decoder is given as past samples, and must predict: clean.
     """
 
     domain: str
     heard: Tensor
-    given: Tensor
     target: Tensor
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
-        codes = (self.heard, self.given, self.target)
-        return Batch(self.domain, *(tensor.to(device) for tensor in codes))
+        return Batch(self.domain, self.heard.to(device), self.target.to(device))
 
 
-class Crops(Dataset):
-    """The batches of a run, by step.
+class Segments:
+    """Draws segments of a corpus: every second of a domain is equally likely.
 
     Parameters
     ----------
     corpus : Corpus
         Where the segments come from.
-    domains : sequence of str
-        The domains that take turns: batch n is of ``domains[n % K]``.
+    domains : tuple of str
+        From which domains.
+    split : str
+        From which part of the corpus.
+
+    Raises
+    ------
+    TrainingError
+        If a domain has no track in the split.
+    """
+
+    def __init__(self, corpus: Corpus, domains: tuple[str, ...], split: str = "train"):
+        self.corpus = corpus
+        self.tracks = {name: corpus.select(name, split) for name in domains}
+        for name, tracks in self.tracks.items():
+            if not tracks:
+                raise TrainingError(
+                    f"{corpus.folder} has no {split!r} track of domain {name!r}; it has "
+                    f"{', '.join(corpus.domains)}"
+                )
+        # A track's chance is its share of the time.
+        sums = {name: np.cumsum([t.seconds for t in ts]) for name, ts in self.tracks.items()}
+        self.shares = {name: ends / ends[-1] for name, ends in sums.items()}
+
+    def __call__(self, domain: str, samples: int, rng: np.random.Generator) -> np.ndarray:
+        """Return a waveform in [-1, 1], float32, (samples,); silence follows a short track."""
+        number = self.shares[domain].searchsorted(rng.random(), side="right")
+        audio = self.corpus.audio(self.tracks[domain][number])
+        start = int(rng.integers(max(1, len(audio) - samples + 1)))
+        crop = np.asarray(audio[start : start + samples], dtype=np.float32) / 32_768
+        return np.pad(crop, (0, samples - len(crop)))
+
+
+class Crops(Dataset):
+    """The batches of a run, by number: the domains take turns.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Where the segments come from.
+    domains : tuple of str
+        Batch n is of ``domains[n % K]``.
     config : TrainingConfig
         Segment length, batch size, augmentation, seed.
     split : str
@@ -80,56 +115,27 @@ class Crops(Dataset):
         stop: int,
         pair: str = "torchaudio",
     ):
-        self.corpus, self.domains, self.config, self.stop = corpus, domains, config, stop
-        self.split, self.pair = split, pair
-        self.tracks = {name: corpus.select(name, split) for name in domains}
-        for name, tracks in self.tracks.items():
-            if not tracks:
-                raise TrainingError(
-                    f"{corpus.folder} has no {split!r} track of domain {name!r}; it has "
-                    f"{', '.join(corpus.domains)}"
-                )
-        # Every second of a domain is equally likely: a track's chance is its share of the time.
-        shares = {name: np.cumsum([t.seconds for t in ts]) for name, ts in self.tracks.items()}
-        self.shares = {name: sums / sums[-1] for name, sums in shares.items()}
+        self.draw = Segments(corpus, domains, split)
+        self.domains, self.config, self.stop, self.pair = domains, config, stop, pair
+        self.split = split
 
     def __len__(self) -> int:
         return self.stop
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, number: int) -> Batch:
+        config, domain = self.config, self.domains[number % len(self.domains)]
         # The split is part of the seed, so that validation never repeats training's random numbers.
-        rng = np.random.default_rng([self.config.seed, len(self.split), step])
-        domain = self.domains[step % len(self.domains)]
-        rows = [self._row(domain, rng, step) for _ in range(self.config.batch)]
-        heard, given, target = (torch.stack(column) for column in zip(*rows, strict=True))
-        return Batch(domain, heard, given, target)
+        rng = np.random.default_rng([config.seed, len(self.split), number])
+        heard, target = [], []
+        for _ in range(config.batch):
+            clean = self.draw(domain, config.crop, rng)
+            target.append(clean)
+            augmented = config.augment and self.split == "train"
+            heard.append(pitch_modulation(clean, rng) if augmented else clean)
+        return Batch(domain, self._codes(heard), self._codes(target))
 
-    def _row(self, domain: str, rng: np.random.Generator, step: int) -> tuple[Tensor, ...]:
-        waveform = self._crop(domain, rng)
-        target = self._to_codes(waveform)
-        if self.split != "train":
-            return target, target, target
-        heard = waveform
-        if self.config.augment:
-            heard = pitch_modulation(heard, rng)
-        if self.config.equalise:
-            heard = equalise(heard, rng, self.config.equalise)
-        noise = rng.choice(self.config.input_noise) * rng.standard_normal(len(target))
-        given = (target + torch.from_numpy(noise).round().long()).clamp(0, mulaw.CODES - 1)
-        if self.config.input_silence and rng.random() < self.config.input_silence:
-            # A generator begins in silence: to leave it, it must have learnt to heed the latent.
-            given[: rng.integers(len(given))] = mulaw.SILENCE
-        return self._to_codes(heard), given, target
-
-    def _crop(self, domain: str, rng: np.random.Generator) -> np.ndarray:
-        number = self.shares[domain].searchsorted(rng.random(), side="right")
-        audio = self.corpus.audio(self.tracks[domain][number])
-        start = int(rng.integers(max(1, len(audio) - self.config.crop + 1)))
-        crop = np.asarray(audio[start : start + self.config.crop], dtype=np.float32) / 32_768
-        return np.pad(crop, (0, self.config.crop - len(crop)))
-
-    def _to_codes(self, waveform: np.ndarray) -> Tensor:
-        return mulaw.encode(torch.from_numpy(waveform), self.pair)
+    def _codes(self, waveforms: list[np.ndarray]) -> Tensor:
+        return mulaw.encode(torch.from_numpy(np.stack(waveforms)), self.pair)
 
 
 def loader(crops: Crops, indices: range, workers: int) -> DataLoader:

@@ -6,12 +6,12 @@ random numbers to the finished codes.
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import cycle
 
 import torch
 
-from umtlib import config, generation
+from umtlib import config, generation, training, translator
+from umtlib.batches import Batch
 from umtlib.decoder import Decoder
 from umtlib.encoder import Encoder
 from umtlib.errors import ConfigError
@@ -138,7 +138,8 @@ def train(
 ) -> dict[str, float | int | str]:
     """Measure how many samples per second a training step processes.
 
-    The whole step: reconstruction, confusion and the classifier's update, on ready batches.
+    The whole step of the paper: reconstruction, confusion and the classifier's update, on ready
+    batches.
 
     Parameters
     ----------
@@ -162,17 +163,13 @@ def train(
     _check(seconds=seconds, batch=batch, crop=crop)
     if not generation.dtype_named(dtype).is_floating_point:
         raise ConfigError(f"nothing is trained in {dtype}; choose float32 or bfloat16")
-    from umtlib import training
-    from umtlib.batches import Batch
-
-    chosen = config.preset(preset)
-    settings = replace(chosen.training, batch=batch, crop=crop, bf16=dtype == "bfloat16")
-    state = training.start(chosen.model, settings)
-    codes = torch.randint(CODES, (batch, crop))
-    batches = cycle(Batch(name, codes, codes, codes) for name in chosen.model.domains)
+    model = translator.build(config.preset(preset).model)
+    settings = config.TrainingConfig(batch=batch, crop=crop, bf16=dtype == "bfloat16")
+    optimizers, codes = training.adam(model), torch.randint(CODES, (batch, crop))
+    batches = cycle(Batch(name, codes, codes) for name in model.domains)
 
     def piece() -> None:
-        training.train_step(state, next(batches), settings, steps=1_000_000)
+        training.train_step(model, optimizers, next(batches), settings)
 
     return {
         "preset": preset,

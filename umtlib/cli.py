@@ -338,7 +338,16 @@ def train(
         Path, typer.Option(help="A corpus folder; for --add-domain also any folder of recordings.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    steps: Annotated[int, typer.Option(help="Steps in all.", min=1, max=10**9)],
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps in all. The preset small has a number of its own, and with another one "
+            "each of its stages is longer or shorter; the other presets need it.",
+            min=1,
+            max=10**9,
+            show_default=False,
+        ),
+    ] = None,
     preset: Preset = "small",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint.")
@@ -382,6 +391,7 @@ def train(
     with tqdm(total=steps, unit="step", disable=None) as bar:
 
         def report(line: dict) -> None:
+            bar.total = line["steps"]
             bar.update(line["step"] - bar.n)
             bar.write("  ".join(f"{name} {value}" for name, value in line.items()))
 
@@ -398,52 +408,6 @@ def train(
             on_validate=lambda now, step: watching.listen(now, corpus, out / "heard", step),
         )
     _say(f"{folder}: translate with it by --model {out}")
-
-
-@app.command()
-def refit(
-    data: Annotated[Path, typer.Option(help="A corpus folder with all domains of the model.")],
-    out: NewFolder,
-    model: Model = "six-domains-small",
-    fit: Annotated[
-        list[str],
-        typer.Option(
-            metavar="NAME", help="Fit this domain's map by least squares. May be repeated."
-        ),
-    ] = [],  # noqa: B006
-    judge: Annotated[
-        list[str],
-        typer.Option(
-            metavar="NAME",
-            help="Train this domain's map before a judge, after --fit if both name it. May be "
-            "repeated.",
-        ),
-    ] = [],  # noqa: B006
-    segments: Annotated[
-        int,
-        typer.Option(help="Audio: so many times 1.2 s, shared by the domains.", min=1, max=10**6),
-    ] = 3_600,
-    seed: Seed = 0,
-) -> None:
-    """Train maps from the latent to a domain's spectrum anew; all else in the model stays."""
-    from dataclasses import replace
-
-    import umtlib
-    from umtlib import checkpoint, config, pretraining
-    from umtlib.corpora.corpus import Corpus
-    from umtlib.errors import ConfigError
-
-    _keep_memory()
-    if not fit and not judge:
-        raise ConfigError("refit changes nothing without --fit or --judge and a domain's name")
-    if out.exists():
-        raise ConfigError(f"{out} exists; choose another --out")
-    loaded, corpus = umtlib.load(model), Corpus(data)
-    training = replace(config.preset("small").training, pretraining_segments=segments, seed=seed)
-    _check_writable(out.parent)
-    pretraining.refit(loaded, corpus, training, fit, judge)
-    checkpoint.save(loaded, out)
-    _say(f"{out}: translate with it by --model {out}")
 
 
 def _preset_for(name: str, domains: Sequence[str]):
@@ -469,7 +433,7 @@ def _changed(preset, settings: Sequence[str]):
             values[name] = files.parse_json(value)
         except ValueError:
             values[name] = value
-    training = config.from_values(config.TrainingConfig, values)
+    training = config.from_values(type(preset.training), values)
     return replace(preset, training=training)
 
 
@@ -503,9 +467,7 @@ def _with_domain(model: str, name: str, preset: str):
     from umtlib import config, translator
 
     grown = translator.with_domain(umtlib.load(model), name)
-    alone = replace(config.preset(preset).training, only=name, shared_steps=0)
-    if not grown.config.decoder.prediction:
-        alone = replace(alone, pretraining_steps=0, conversion=0.0)
+    alone = replace(config.preset(preset).training, only=name)
     return config.Preset(grown.config, alone), grown
 
 

@@ -10,11 +10,12 @@ Source of the numbers: Mor et al. 2018, sections 3 and 4, and the authors' relea
 """
 
 import dataclasses
+import pkgutil
 import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from umtlib import files
 from umtlib.errors import ConfigError
@@ -23,6 +24,7 @@ Config = TypeVar("Config")
 
 MOST_WEIGHTS = 2**29  # of a model; the paper's has 2**25
 MOST_LAYERS = 10_000  # of a model, all decoders' together
+GUIDE_WEIGHTS = 650_000  # of a decoder's guide, about, if it is not the paper's, which has none
 MOST_VALUES = 10_000  # of a list
 MOST_SAMPLES = 2**24  # of a training step
 
@@ -43,8 +45,6 @@ Samples = Annotated[int, Range(1, MOST_SAMPLES)]
 Seed = Annotated[int, Range(0, 2**63 - 1)]  # what torch takes
 Share = Annotated[float, Range(0, 1)]
 Weight = Annotated[float, Range(0, 10**6)]  # of a loss, or a norm
-Codes = Annotated[float, Range(0, 256)]
-Decibels = Annotated[float, Range(0, 120)]
 Text = Annotated[str, Range(0, 64)]  # letters
 
 SIX_DOMAINS = (
@@ -146,7 +146,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a model is trained (section 3.4 and 4).
+    """How the paper trains a model (sections 3.4 and 4).
 
     Raises
     ------
@@ -154,29 +154,17 @@ class TrainingConfig:
         If a value is out of its range, or crop times batch is.
     """
 
+    name: ClassVar[str] = "paper"  # in `umtlib.runs.TRAININGS`
+
     seed: Seed = 0
     crop: Samples = 16_000  # samples per training segment: 1 s
     batch: Samples = 16  # segments per step, all of one domain
     learning_rate: Weight = 1e-3  # of Adam
     decay: Share = 0.98  # factor on the learning rate ...
     decay_every: Segments = 10_000  # ... after so many segments ("samples" in the paper)
-    warmup_steps: Count = 0  # linear rise of the learning rate
-    cooldown_steps: Count = 0  # linear fall to zero over the last so many steps
-    clip_norm: Weight = 0.0  # 0: no clipping
-    confusion_weight: Weight = 1e-2  # lambda of the paper; in pretraining, of `losses.confusion`
+    clip: Weight = 0.0  # largest norm of the gradient of each network; 0: any
+    confusion_weight: Weight = 1e-2  # lambda
     augment: bool = True  # pitch modulation of the encoder's input
-    # Below: what training on few cores asks for; all off in the paper.
-    equalise: Decibels = 0.0  # decibels; random smooth filter on the encoder's input
-    pretraining_steps: Count = 0  # of encoder, classifier and envelopes; they then stay as they are
-    pretraining_segments: Segments = 3_600  # the audio for that, in segments three times as long
-    conversion: Share = 0.0  # share of segments that the encoder hears converted to another domain
-    shared_steps: Count = 0  # steps in which the decoders share all but biases; then one copy each
-    input_noise: tuple[Codes, ...] = (
-        0.0,
-    )  # codes; a crop's teacher-forced input gets one of these
-    input_silence: Share = 0.0  # share of crops whose input is silent up to a random sample
-    envelope_weight: Weight = 1e-2  # of regressing the domain's spectrum, without a pretraining
-    average: Share = 0.0  # decay of the exponential average of the weights; 0: none
     bf16: bool = False  # autocast, where the processor computes in bfloat16
     only: Text = ""  # train this domain's decoder alone, everything else is frozen
 
@@ -192,14 +180,28 @@ class TrainingConfig:
 class Preset:
     """A model and the way to train it.
 
+    Attributes
+    ----------
+    model : ModelConfig
+        Sizes and domains.
+    training : TrainingConfig or another dataclass
+        With a ``name`` in `umtlib.runs.TRAININGS`, a ``seed``, and ``only`` for one more domain.
+
     Raises
     ------
     ConfigError
-        If the training needs what the model has not.
+        If the domain that is to be trained alone is not the model's.
     """
 
     model: ModelConfig
-    training: TrainingConfig
+    training: Any
+
+    def __post_init__(self):
+        if self.training.only and self.training.only not in self.model.domains:
+            raise ConfigError(
+                f"only = {self.training.only!r} must be a domain of the model, which has "
+                f"{', '.join(self.model.domains)}"
+            )
 
 
 def check(config: Any) -> None:
@@ -272,6 +274,7 @@ def _check_size(config: ModelConfig) -> None:
     layer = d.channels * (5 * d.channels + 2 * e.latent + d.skip_channels)
     ends = d.channels * (256 * d.input_kernel + d.skip_channels)
     ends += d.skip_channels * (256 + d.skip_channels + e.latent)
+    ends += GUIDE_WEIGHTS * (d.guide != "latent")
     classifier = c.kernel * c.channels * (e.latent + c.layers * c.channels + domains)
     weights = encoder + domains * (each * layer + ends) + classifier
     if layers > MOST_LAYERS or weights > MOST_WEIGHTS:
@@ -293,38 +296,6 @@ _OFFICIAL = Preset(
     TrainingConfig(crop=12_000, batch=32, decay=0.995, decay_every=32_000),
 )
 
-_SMALL = Preset(
-    ModelConfig(
-        encoder=EncoderConfig(front_end="filterbank", blocks=1, layers=5),
-        decoder=DecoderConfig(
-            input="codes",
-            input_kernel=2,
-            guide="frames",
-            blocks=2,
-            channels=64,
-            skip_channels=64,
-        ),
-    ),
-    TrainingConfig(
-        crop=6_400,
-        batch=1,
-        learning_rate=2e-3,
-        decay=1.0,
-        warmup_steps=200,
-        cooldown_steps=10_000,
-        clip_norm=1.0,
-        confusion_weight=0.5,
-        pretraining_steps=2_000,
-        conversion=0.5,
-        equalise=12.0,
-        shared_steps=4_000,
-        input_noise=(0.0, 0.0, 0.0, 1.0, 2.0, 4.0),
-        input_silence=0.05,
-        average=0.999,
-        bf16=True,
-    ),
-)
-
 _TINY = Preset(
     ModelConfig(
         encoder=EncoderConfig(blocks=1, layers=4, channels=16, latent=8, pool=200),
@@ -334,10 +305,10 @@ _TINY = Preset(
     TrainingConfig(crop=2_000, batch=2, learning_rate=3e-3),
 )
 
-PRESETS: Mapping[str, Preset] = {
+PRESETS: Mapping[str, Preset | str] = {  # a text: imported when it is asked for
     "paper": _PAPER,
     "official": _OFFICIAL,
-    "small": _SMALL,
+    "small": "umtlib.small.recipe:SMALL",
     "tiny": _TINY,
 }
 
@@ -360,6 +331,7 @@ def preset(name: str, domains: tuple[str, ...] = SIX_DOMAINS) -> Preset:
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
     found = PRESETS[name]
+    found = pkgutil.resolve_name(found) if isinstance(found, str) else found
     return dataclasses.replace(
         found, model=dataclasses.replace(found.model, domains=tuple(domains))
     )

@@ -1,9 +1,9 @@
 """Several processes that train one model: what they say to each other.
 
-Started by ``torchrun``, each process (rank) holds the encoder and the classifier, and averages
-their gradients with the others. With as many ranks as domains, each rank trains the decoder of one
-domain, as in the paper; with any other number all decoders are averaged too. Without ``torchrun``
-a team is one process and says nothing.
+Started by ``torchrun``, each process (rank) holds the whole model and has a batch of its own. The
+gradients of what several ranks use, such as the encoder, are averaged; a decoder that one rank uses
+moves by that rank's gradient. So all ranks have the same weights after every step. Without
+``torchrun`` a team is one process and says nothing.
 """
 
 import os
@@ -57,6 +57,31 @@ class Team:
         pieces = flat.split([tensor.numel() for tensor in tensors])
         for tensor, piece in zip(tensors, pieces, strict=True):
             tensor.copy_(piece.view_as(tensor))
+
+    def mean_gradients(self, parts: Sequence[Sequence[Tensor]]) -> None:
+        """Replace the gradients of each part by their mean over the ranks that have any of it.
+
+        Parameters
+        ----------
+        parts : sequence of sequence of Tensor
+            Parameters; the same on all ranks. A part that no rank uses keeps having no gradient.
+
+        Raises
+        ------
+        TrainingError
+            If another process has ended or is silent.
+        """
+        if self.size == 1:
+            return
+        mine = [float(any(one.grad is not None for one in part)) for part in parts]
+        users = torch.tensor(mine, device=self.device)
+        self.sum([users])
+        for part, count in zip(parts, users.tolist(), strict=True):
+            if count:
+                gradients = [torch.zeros_like(x) if x.grad is None else x.grad for x in part]
+                self.sum(gradients)
+                for parameter, gradient in zip(part, gradients, strict=True):
+                    parameter.grad = gradient / count
 
     def any(self, flag: bool) -> bool:
         """Tell whether the flag is set on any rank.

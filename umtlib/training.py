@@ -1,296 +1,135 @@
-"""One training step, and all that it changes (section 3.4).
+"""The paper's training, step by step (section 3.4), and nothing else.
 
-Domains take turns; a batch is of one domain. Each step first teaches the classifier to name the
-domain of the latent, then teaches the encoder and that domain's decoder to restore the clean audio
-while the encoder makes the classifier fail. The loop around it is in `umtlib.runs`. Notebook:
-``03_training``.
+Domains take turns; a batch is of one domain. The loop around a step, which reports, validates and
+saves, is in `umtlib.runs`. Notebook: ``03_training``.
 """
 
-import copy
-from collections import Counter
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umtlib import losses, prediction
-from umtlib.batches import Batch
-from umtlib.config import ModelConfig, TrainingConfig
-from umtlib.conversion import convert
+from umtlib import losses
+from umtlib.batches import Batch, Crops, loader
+from umtlib.config import TrainingConfig
+from umtlib.corpora.corpus import Corpus
+from umtlib.errors import TrainingError
 from umtlib.team import Team
-from umtlib.translator import MusicTranslator, build
+from umtlib.translator import MusicTranslator
 
 
-@dataclass
-class State:
-    """All that changes in training.
-
-    Attributes
-    ----------
-    step : int
-        Steps done.
-    model : MusicTranslator
-        The weights being trained.
-    average : MusicTranslator
-        What one translates with: the exponential average of the weights, or the model itself.
-    optimizers : dict
-        Adam for ``encoder``, ``classifier`` and each ``decoders.<name>``; if the decoders are given
-        a prediction, also for each ``decoders.<name>.envelope``.
-    team : Team
-        The processes that train together.
-    """
-
-    step: int
-    model: MusicTranslator
-    average: MusicTranslator
-    optimizers: dict[str, torch.optim.Adam]
-    team: Team = Team()
-
-    def domain_of(self, rank: int, step: int) -> str:
-        """Return the domain that a rank trains at a step: they take turns."""
-        return self.model.domains[(step * self.team.size + rank) % len(self.model.domains)]
-
-    @property
-    def one_decoder_per_rank(self) -> bool:
-        """Whether each rank trains a domain of its own, as in the paper."""
-        return self.team.size == len(self.model.domains) > 1
-
-
-def start(model_config: ModelConfig, config: TrainingConfig, team: Team = Team()) -> State:
-    """Return the state before the first step; its random weights depend on the seed alone."""
-    device = team.device
-    model = build(model_config, config.seed).to(device)
-    average = copy.deepcopy(model).requires_grad_(False) if config.average else model
-    names = ["encoder", "classifier", *(f"decoders.{name}" for name in model.domains)]
-    if model_config.decoder.prediction:
-        names += [f"decoders.{name}.envelope" for name in model.domains]
-    parts = {name: _part(model, name) for name in names}
-    optimizers = {name: torch.optim.Adam(part, foreach=True) for name, part in parts.items()}
-    return State(0, model, average, optimizers, team)
-
-
-def _part(model: MusicTranslator, name: str) -> list[nn.Parameter]:
-    """Return what is trained under a name: a module's parameters, but a decoder's not its envelope.
-
-    That reads the latent, as the classifier does, and is no part of the WaveNet.
-    """
-    found = model.get_submodule(name).named_parameters()
-    return [parameter for key, parameter in found if not key.startswith("envelope.")]
-
-
-def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
-    """Return the learning rate of a step in a run of ``steps`` steps."""
-    rate = config.learning_rate * config.decay ** (step * config.batch // config.decay_every)
-    if config.warmup_steps:
-        rate *= min(1.0, (step + 1) / config.warmup_steps)
-    if config.cooldown_steps:
-        rate *= min(1.0, (steps - step) / config.cooldown_steps)
-    return rate
-
-
-def train_step(state: State, batch: Batch, config: TrainingConfig, steps: int) -> dict[str, float]:
+def train_step(
+    model: MusicTranslator,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    batch: Batch,
+    config: TrainingConfig,
+    step: int = 0,
+    team: Team = Team(),
+) -> dict[str, float]:
     """Do one step: the classifier's update, then the encoder's and one decoder's.
 
     Parameters
     ----------
-    state : State
-        Changed in place. A part whose loss or gradient is not finite is left as it was.
+    model : MusicTranslator
+        Changed in place. A network whose loss or gradient is not finite is left as it was.
+    optimizers : mapping of str to Optimizer
+        From `adam`. A network that has none stands still.
     batch : Batch
         Segments of one domain.
     config : TrainingConfig
-        Weights of the losses, schedule, clipping, averaging.
-    steps : int
-        Length of the whole run, for the schedule.
+        Weight of the confusion, schedule, clipping.
+    step : int
+        Steps done before, for the schedule.
+    team : Team
+        The processes that train together, each with a batch of its own.
 
     Returns
     -------
     dict
         ``reconstruction`` (nats per sample), ``classifier`` (nats), ``accuracy`` (of the
-        classifier, 0..1), ``envelope`` where it is trained; ``bad`` is 1 if an update was skipped.
+        classifier, 0..1); ``bad`` is 1 if an update was skipped.
     """
-    if state.step == config.shared_steps > 0:
-        unshare(state, config)
-    rate = learning_rate(config, state.step, steps)
-    learns, index = _learns(config), state.model.domains.index(batch.domain)
-    heard = _converted(state, batch, config)
-    with autocast(config, heard.device), torch.set_grad_enabled(learns):
-        latent = state.model.encode(heard)
-    with autocast(config, heard.device), torch.set_grad_enabled(learns):
-        guess = state.model.classifier(latent.detach())
+    index, rate = model.domains.index(batch.domain), learning_rate(config, step)
+    classifier = {name: rate for name in optimizers if name == "classifier"}
+    others = {name: rate for name in optimizers if name != "classifier"}
+    good = True
+    with autocast(config.bf16, batch.target.device):
+        latent = model.encode(batch.heard)  # E(O(s)): what was heard is the augmented segment
+        guess = model.classifier(latent.detach())  # C learns to name the domain ...
         known = losses.domain(guess, index)
-    good = not learns or _update(state, known, "classifier", rate, config)
-    with autocast(config, heard.device):
-        parts = _reconstruction(state, batch, latent, config)
-        if learns:
-            # The classifier's weights get no gradient: `_update` asks for the other parts' only.
-            confusion = losses.domain(state.model.classifier(latent), index)
-            parts["confusion"] = (-config.confusion_weight, confusion)
-    total = sum(weight * loss for weight, loss in parts.values())
-    good &= _update(state, total, "autoencoder", rate, config)
-    state.step += 1
-    accuracy = (guess.argmax(1) == index).float().mean()
-    report = {name: loss.item() for name, (_, loss) in parts.items() if name != "confusion"}
-    report |= {"classifier": known.item(), "accuracy": accuracy.item()}
+    if classifier:
+        good = descend(known, optimizers, classifier, config.clip, team)
+    with autocast(config.bf16, batch.target.device):
+        logits = model.decoders[batch.domain](batch.target, latent)  # D_j restores the clean one
+        restored = losses.reconstruction(logits, batch.target)
+        confused = losses.domain(model.classifier(latent), index)  # ... and E to make it fail
+        loss = restored - config.confusion_weight * confused
+    # The gradient reaches the encoder and one decoder; the classifier is not among the others.
+    good &= descend(loss, optimizers, others, config.clip, team)
+    accuracy = (guess.argmax(1) == index).float().mean().item()
+    report = {"reconstruction": restored.item(), "classifier": known.item(), "accuracy": accuracy}
     return report | {"bad": float(not good)}
 
 
-def _converted(state: State, batch: Batch, config: TrainingConfig) -> Tensor:
-    """Return what the encoder hears: some segments as another domain would have them."""
-    rng = np.random.default_rng([config.seed, state.step, state.team.rank])
-    others = [name for name in state.model.domains if name != batch.domain]
-    chosen = rng.random(len(batch.heard)) < config.conversion
-    if not chosen.any() or not others:
-        return batch.heard
-    heard, rows = batch.heard.clone(), torch.from_numpy(chosen)
-    other = others[rng.integers(len(others))]
-    heard[rows] = convert(state.model, heard[rows], batch.domain, other)
-    return heard
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """Return the learning rate of a step: it falls by a factor after every so many segments."""
+    return config.learning_rate * config.decay ** (step * config.batch // config.decay_every)
 
 
-def _reconstruction(
-    state: State, batch: Batch, latent: Tensor, config: TrainingConfig
-) -> dict[str, tuple[float, Tensor]]:
-    """Return the losses of restoring the clean audio, each with its weight."""
-    parts = {}
-    if _learns_envelope(state, config):
-        spectrum = prediction.log_spectrum(batch.target, state.model.config.encoder.pool)
-        read = state.model.decoders[batch.domain].envelope(latent.detach())
-        # The latent is not asked to serve this: it shall tell the notes, not the instrument.
-        parts["envelope"] = (config.envelope_weight, F.mse_loss(read.float(), spectrum))
-    logits = decode(state, batch, latent, shared=state.step < config.shared_steps)
-    parts["reconstruction"] = (1.0, losses.reconstruction(logits, batch.target))
-    return parts
+def adam(model: MusicTranslator, only: str = "") -> dict[str, torch.optim.Optimizer]:
+    """Return an optimizer for each network: ``encoder``, ``classifier``, ``decoders.NAME``.
 
-
-def _trained(state: State, kind: str, config: TrainingConfig, rank: int) -> list[str]:
-    """Name the parts that a rank trains at this step by a kind of loss."""
-    if kind == "classifier":
-        return ["classifier"]
-    domain = config.only or state.domain_of(rank, state.step)
-    names = {f"decoders.{domain}"}
-    if state.step < config.shared_steps:
-        names.add(f"decoders.{state.model.domains[0]}")
-    if _learns_envelope(state, config):
-        names.add(f"decoders.{domain}.envelope")
-    return ["encoder", *sorted(names)] if _learns(config) else sorted(names)
-
-
-def _learns(config: TrainingConfig) -> bool:
-    """Tell whether the encoder and the classifier are trained with the decoders."""
-    return not config.only and not config.pretraining_steps
-
-
-def _learns_envelope(state: State, config: TrainingConfig) -> bool:
-    return state.model.config.decoder.prediction > 0 and not config.pretraining_steps
-
-
-def _update(state: State, loss: Tensor, kind: str, rate: float, config: TrainingConfig) -> bool:
-    """Step down the gradient of a loss, each part clipped alone; False, and no step, if it is bad.
-
-    On several ranks the step is the one of the mean loss, and bad on all if it is bad on one.
+    With ``only`` there is one for this domain's decoder alone, and the others are frozen.
     """
-    by_rank = [_trained(state, kind, config, rank) for rank in range(state.team.size)]
-    mine = by_rank[state.team.rank]
-    _differentiate(state, loss, mine)
-    users = Counter(name for names in by_rank for name in names)
-    stepped = mine if state.one_decoder_per_rank else sorted(users)
-    _mean_gradients(state, users)
-    groups = {name: state.optimizers[name].param_groups[0] for name in stepped}
-    largest = config.clip_norm or float("inf")
-    norms = [nn.utils.clip_grad_norm_(group["params"], largest) for group in groups.values()]
-    good = not state.team.any(not torch.stack([loss.detach(), *norms]).isfinite().all().item())
-    for name, group in groups.items():
-        group["lr"] = rate
-        if good:
-            state.optimizers[name].step()
-            _average(state, name, config)
-        state.optimizers[name].zero_grad()
-    return good
+    names = ["encoder", "classifier", *(f"decoders.{name}" for name in model.domains)]
+    names = [f"decoders.{only}"] if only else names
+    model.requires_grad_(False)
+    parts = {name: model.get_submodule(name).requires_grad_(True) for name in names}
+    return {name: torch.optim.Adam(part.parameters(), foreach=True) for name, part in parts.items()}
 
 
-def _differentiate(state: State, loss: Tensor, names: Sequence[str]) -> None:
-    parameters = [p for name in names for p in state.optimizers[name].param_groups[0]["params"]]
+def descend(
+    loss: Tensor,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    rates: Mapping[str, float],
+    clip: float = 0.0,
+    team: Team = Team(),
+) -> bool:
+    """Step down the gradient of a loss; return False, and do not step, if it is not finite.
+
+    Parameters
+    ----------
+    loss : Tensor
+        A number.
+    optimizers : mapping of str to Optimizer
+        By the name of what they train.
+    rates : mapping of str to float
+        What is to be trained, at which learning rate; what the loss does not depend on stays.
+    clip : float
+        Largest norm of the gradient of each; 0: any.
+    team : Team
+        The step is the one of the mean gradient of all ranks, and bad on all if bad on one.
+    """
+    parts = {name: optimizers[name].param_groups[0]["params"] for name in rates}
+    parameters = [parameter for part in parts.values() for parameter in part]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
+    team.mean_gradients([*parts.values()])
+    norms = [nn.utils.clip_grad_norm_(part, clip or math.inf) for part in parts.values()]
+    finite = torch.stack([loss.detach(), *(norm.to(loss.device) for norm in norms)]).isfinite()
+    good = not team.any(not finite.all().item())
+    for name, rate in rates.items():
+        optimizers[name].param_groups[0]["lr"] = rate
+        if good:
+            optimizers[name].step()
+        optimizers[name].zero_grad()
+    return good
 
 
-def _mean_gradients(state: State, users: Counter[str]) -> None:
-    """Average each part's gradient over the ranks that use it at this step."""
-    if state.team.size == 1:
-        return
-    for name, count in sorted(users.items()):
-        if state.one_decoder_per_rank and count == 1:
-            continue  # a decoder that lives on one rank
-        for parameter in (parameters := state.optimizers[name].param_groups[0]["params"]):
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        gradients = [parameter.grad for parameter in parameters]
-        state.team.sum(gradients)
-        torch._foreach_div_(gradients, count)
-
-
-def _average(state: State, name: str, config: TrainingConfig) -> None:
-    if not config.average:
-        return
-    # At first the average follows closely, so that it does not remember the random start.
-    decay = min(config.average, (1 + state.step) / (10 + state.step))
-    new, old = _part(state.model, name), _part(state.average, name)
-    with torch.no_grad():
-        torch._foreach_lerp_(old, new, 1 - decay)
-
-
-def decode(state: State, batch: Batch, latent: Tensor, shared: bool) -> Tensor:
-    """Return the logits, (B, 256, T), of the batch's domain.
-
-    While the decoders share their weights, these are the first domain's; only the biases of the
-    gates are each domain's own. They tell the shared weights which domain to play, so that the
-    latent need not.
-    """
-    own = state.model.decoders[batch.domain]
-    if not shared:
-        return own(batch.given, latent)
-    weights = dict(state.model.decoders[state.model.domains[0]].named_parameters())
-    weights |= {name: value for name, value in own.named_parameters() if _is_own(name)}
-    return torch.func.functional_call(own, weights, (batch.given, latent))
-
-
-def _is_own(name: str) -> bool:
-    """Tell whether a decoder's parameter is its own while the others are shared."""
-    gate_bias = name.endswith(".taps.bias") and name.startswith("layers.")
-    return gate_bias or name.startswith("envelope.")
-
-
-def spread(state: State, config: TrainingConfig) -> None:
-    """Copy the shared weights to every domain's decoder, while they are shared."""
-    if not config.shared_steps or state.step > config.shared_steps:
-        return
-    for model in (state.model, state.average):
-        first, *others = model.decoders.values()
-        for decoder in others:
-            for name, value in first.named_parameters():
-                if not _is_own(name):
-                    decoder.get_parameter(name).data.copy_(value.data)
-
-
-def unshare(state: State, config: TrainingConfig) -> None:
-    """End the sharing: every domain goes on from the shared weights and their optimizer's state."""
-    spread(state, config)
-    first, *others = state.model.domains
-    shared = state.model.decoders[first]
-    adam = state.optimizers[f"decoders.{first}"].state
-    for domain in others:
-        mine = state.optimizers[f"decoders.{domain}"].state
-        for name, parameter in state.model.decoders[domain].named_parameters():
-            if not _is_own(name):
-                mine[parameter] = copy.deepcopy(adam[shared.get_parameter(name)])
-
-
-def autocast(config: TrainingConfig, device: torch.device) -> AbstractContextManager:
+def autocast(wanted: bool, device: torch.device) -> AbstractContextManager:
     """Return the arithmetic of the network's products: bfloat16 where wanted and native.
 
     A processor without bfloat16 instructions would be tens of times slower with it, not faster.
@@ -299,25 +138,69 @@ def autocast(config: TrainingConfig, device: torch.device) -> AbstractContextMan
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         native = torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.bf16 and native)
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and native)
 
 
-def collect(state: State) -> None:
-    """Bring every decoder from the rank that trains it to all ranks, before a save."""
-    if not state.one_decoder_per_rank:
-        return
-    own = state.model.domains[state.team.rank]
-    parts = [name for name in state.optimizers if f"{name}.".startswith(f"decoders.{own}.")]
-    cpu = torch.device("cpu")
-    modules = [
-        {key: value.to(cpu) for key, value in model.decoders[own].state_dict().items()}
-        for model in (state.model, state.average)
-    ]
-    adams = {name: state.optimizers[name].state_dict() for name in parts}
-    received = state.team.gather((modules, adams))
-    for domain, (weights, adams) in zip(state.model.domains, received, strict=True):
-        if domain != own:
-            for model, values in zip((state.model, state.average), weights, strict=True):
-                model.decoders[domain].load_state_dict(values)
-            for name, adam in adams.items():
-                state.optimizers[name].load_state_dict(adam)
+class Training:
+    """A model that is trained as in the paper; see `umtlib.runs.Training`.
+
+    Parameters
+    ----------
+    model : MusicTranslator
+        Changed in place.
+    corpus : Corpus
+        With every domain that is trained.
+    config : TrainingConfig
+        How.
+    steps : int
+        Steps in all.
+    team : Team
+        The processes that train together: at each step the domains whose turn is next have one.
+    workers : int
+        Processes that prepare batches.
+
+    Raises
+    ------
+    TrainingError
+        If the number of steps is not said, or the corpus lacks a domain.
+    """
+
+    def __init__(
+        self,
+        model: MusicTranslator,
+        corpus: Corpus,
+        config: TrainingConfig,
+        steps: int | None,
+        team: Team = Team(),
+        workers: int = 0,
+    ):
+        if steps is None:
+            raise TrainingError("the paper's training has no end of its own; choose one by --steps")
+        self.model = self.average = model
+        self.config, self.steps, self.team, self.workers = config, steps, team, workers
+        self.domains = (config.only,) if config.only else model.domains
+        self.segment, self.step = config.crop, 0
+        self.carried: dict[str, Tensor] = {}
+        self.optimizers = adam(model, config.only)
+        stop = steps * team.size
+        self._crops = Crops(corpus, self.domains, config, "train", stop, model.config.mulaw)
+        self._batches: Iterator[Batch] | None = None
+
+    def begin(self) -> None:
+        """Leave the random weights as they are."""
+
+    def advance(self) -> dict[str, float | str]:
+        """Do the next step and return its report."""
+        if self._batches is None:
+            first = self.step * self.team.size + self.team.rank
+            mine = range(first, len(self._crops), self.team.size)
+            self._batches = iter(loader(self._crops, mine, self.workers))
+        batch = next(self._batches).to(self.team.device)
+        settings = (self.config, self.step, self.team)
+        report = train_step(self.model, self.optimizers, batch, *settings)
+        self.step += 1
+        return {"domain": batch.domain, "samples": batch.target.numel()} | report
+
+    def close(self) -> None:
+        """End the processes that prepare batches: they are deaf to signals."""
+        self._batches = None

@@ -1,24 +1,107 @@
-"""What a run sounds like while it trains: a translated excerpt, its picture, what is wrong with it.
+"""How a run is doing while it trains: held-out losses, a translated excerpt, and what is wrong.
 
 Notebook: ``03_training``.
 """
 
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from umtlib import audio, translation
+from umtlib import audio, losses, translation
+from umtlib.batches import Crops
+from umtlib.config import TrainingConfig
 from umtlib.corpora.corpus import Corpus
-from umtlib.notebook import plots
 from umtlib.translator import MusicTranslator
 
+VALIDATED = 2**17  # samples of a batch, at most, that validation shows
+UNUSED = 0.01  # nats per sample that the right latent must be better than a wrong one
+FOOLED_NEVER = 0.95  # accuracy of the classifier above which the encoder hides nothing
 SECONDS = 2.0
 SILENT = 1e-3  # root mean square, -60 dBFS
 CLIPPED = 0.01  # share of samples at the ends of the scale
 
 
+@torch.no_grad()
+def validate(
+    model: MusicTranslator,
+    corpus: Corpus,
+    domains: tuple[str, ...],
+    samples: int,
+    batches: int = 2,
+) -> dict[str, dict[str, float]]:
+    """Measure a translator on held-out segments, always the same ones, in float32.
+
+    Parameters
+    ----------
+    model : MusicTranslator
+        What to measure.
+    corpus : Corpus
+        Must have tracks of the domains in its ``val`` split.
+    domains : tuple of str
+        Which of its domains.
+    samples : int
+        Length of a segment: as long as the decoders need to know where they are.
+    batches : int
+        Per domain, each of 8 segments, or of fewer where they are long.
+
+    Returns
+    -------
+    dict
+        ``nats``: per domain, mean cross-entropy per sample; ``nats_wrong_latent``: the same with
+        the latent of another segment (as good: the decoder ignores the latent); ``accuracy``: of
+        the classifier.
+
+    Raises
+    ------
+    TrainingError
+        If the corpus lacks such tracks.
+    """
+    config = TrainingConfig(crop=samples, batch=min(8, max(2, VALIDATED // samples)))
+    number = batches * len(domains)
+    crops = Crops(corpus, domains, config, "val", number, model.config.mulaw)
+    device, sums = next(model.parameters()).device, defaultdict(list)
+    for batch in (crops[n].to(device) for n in range(number)):
+        decoder, latent = model.decoders[batch.domain], model.encode(batch.heard)
+        right, wrong = (decoder(batch.target, z) for z in (latent, latent.roll(1, dims=0)))
+        hits = model.classifier(latent).argmax(1) == model.domains.index(batch.domain)
+        found = [losses.reconstruction(x, batch.target).item() for x in (right, wrong)]
+        sums[batch.domain].append([*found, hits.float().mean().item()])
+    means = {name: torch.tensor(rows).mean(0).tolist() for name, rows in sums.items()}
+    keys = ("nats", "nats_wrong_latent", "accuracy")
+    return {
+        key: {name: round(row[i], 4) for name, row in means.items()} for i, key in enumerate(keys)
+    }
+
+
+def complaints(found: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Say in plain words what a validation shows to be going wrong."""
+    said = [
+        f"the decoder of {name} does not use the latent: another segment's is as good"
+        for name, nats in found["nats"].items()
+        if found["nats_wrong_latent"][name] - nats < UNUSED
+    ]
+    accuracy = sum(found["accuracy"].values()) / len(found["accuracy"])
+    if len(found["accuracy"]) == 1:
+        return said
+    if accuracy > FOOLED_NEVER:
+        said.append(
+            f"the classifier is right for {accuracy:.0%} of the segments: the latent still tells "
+            "the domain; a larger confusion_weight would hide it"
+        )
+    elif accuracy <= 1 / len(found["accuracy"]):
+        said.append(
+            f"the classifier is right for {accuracy:.0%} of the segments, no more than by chance: "
+            "either the latent hides the domain, or the classifier has learned nothing; if it was "
+            "never better, lower the confusion_weight"
+        )
+    return said
+
+
 def listen(model: MusicTranslator, corpus: Corpus, folder: Path, step: int) -> list[str]:
-    """Translate one held-out excerpt into every domain, and write sounds and a picture.
+    """Translate one held-out excerpt into every domain, and write what comes out.
 
     Parameters
     ----------
@@ -27,7 +110,7 @@ def listen(model: MusicTranslator, corpus: Corpus, folder: Path, step: int) -> l
     corpus : Corpus
         The excerpt is the middle of the first track of its ``val`` split.
     folder : Path
-        ``step-<n>.<domain>.wav`` and ``step-<n>.png`` are written there.
+        ``step-<n>.<domain>.wav`` are written there.
     step : int
         For the names.
 
@@ -44,12 +127,10 @@ def listen(model: MusicTranslator, corpus: Corpus, folder: Path, step: int) -> l
     folder.mkdir(parents=True, exist_ok=True)
     for domain, waveform in made.items():
         audio.write(folder / f"step-{step:08d}.{domain}.wav", waveform)
-    picture = plots.comparison({f"input: {track.domain}": excerpt} | made, f"step {step:,}")
-    plots.save(picture, folder / f"step-{step:08d}.png")
-    return [text for domain, waveform in made.items() for text in complaints(domain, waveform)]
+    return [text for domain, waveform in made.items() for text in unheard(domain, waveform)]
 
 
-def complaints(domain: str, waveform: np.ndarray) -> list[str]:
+def unheard(domain: str, waveform: np.ndarray) -> list[str]:
     """Say whether a translation is silent or clipped."""
     found = []
     if np.sqrt(np.mean(np.square(waveform))) < SILENT:

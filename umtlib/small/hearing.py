@@ -15,9 +15,12 @@ from torch import Tensor
 
 from umtlib import mulaw
 from umtlib.audio import SAMPLE_RATE
-from umtlib.augment import equalise, pitch_modulation
+from umtlib.augment import pitch_modulation
+from umtlib.small.spectra import Filter
 
 EQUALISED = 12.0  # dB, up or down in every octave
+OCTAVE_BANDS = 62.5 * 2.0 ** np.arange(8)  # Hz; 62.5 .. 8,000
+STRENGTHS = 0.6, 1.0  # of a conversion's filter: part of the way
 ROOMS, SHORTEST, LONGEST = 0.4, 0.1, 1.2  # share of segments in a room; seconds to fade by 60 dB
 SOFTEST, LOUDEST, STEP = -20.0, 12.0, 3.6  # dB, of the gain; of a step between two knots
 KNOTS = 0.08, 0.7  # seconds between two knots
@@ -30,9 +33,39 @@ def heard(waveforms: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _heard(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    bent = equalise(pitch_modulation(waveform, rng), rng, EQUALISED)
+    bent = equalise(pitch_modulation(waveform, rng), rng)
     placed = in_room(bent, rng) if rng.random() < ROOMS else bent
     return placed * wandering_gain(len(placed), rng)
+
+
+def equalise(
+    waveform: np.ndarray, rng: np.random.Generator, decibels: float = EQUALISED
+) -> np.ndarray:
+    """Filter by a random smooth curve, so that the encoder learns to hear past the timbre.
+
+    The curve has one random gain per octave and is linear between them (in decibels over the
+    logarithm of the frequency).
+
+    Parameters
+    ----------
+    waveform : ndarray
+        float32, shape (T,). It is not changed.
+    rng : numpy.random.Generator
+        Decides the gains, uniform in [-decibels, decibels].
+    decibels : float
+        Largest gain, up or down.
+
+    Returns
+    -------
+    ndarray
+        float32, shape (T,), scaled down where it would exceed 1.
+    """
+    gains = rng.uniform(-decibels, decibels, len(OCTAVE_BANDS))
+    frequency = np.fft.rfftfreq(len(waveform), 1 / SAMPLE_RATE)
+    octave = np.log2(np.maximum(frequency, 1.0))
+    curve = 10 ** (np.interp(octave, np.log2(OCTAVE_BANDS), gains) / 20)
+    out = np.fft.irfft(np.fft.rfft(waveform) * curve, len(waveform))
+    return (out / max(1.0, np.abs(out).max())).astype(np.float32)
 
 
 def in_room(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -56,3 +89,12 @@ def wandering_gain(samples: int, rng: np.random.Generator) -> np.ndarray:
         levels.append(np.clip(levels[-1] + STEP * rng.standard_normal(), SOFTEST, LOUDEST))
     decibels = np.interp(np.arange(samples) / SAMPLE_RATE, times, levels)
     return (10 ** (decibels / 20)).astype(np.float32)
+
+
+def converted(waveforms: Tensor, spectra: Tensor, hop: int, rng: np.random.Generator) -> Tensor:
+    """Filter (B, T) towards what another domain's frame model painted: a rough translation.
+
+    This is back-translation (Sennrich et al. 2016, "Improving neural machine translation models
+    with monolingual data").
+    """
+    return Filter(rng.uniform(*STRENGTHS))(waveforms, spectra, hop).clamp(-1, 1)

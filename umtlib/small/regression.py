@@ -3,7 +3,7 @@
 A filter bank's energies say which notes sound. A network that starts from random weights needs
 thousands of steps to let them through to the latent; this starts where those would end. The
 residual layers begin as the identity, and the projection is the linear map from energies to the 64
-numbers that best predict the pitch spectrogram (`umtlib.losses.pitch_spectrogram`) of the clean
+numbers that best predict the pitch spectrogram (`pitch_spectrogram`) of the clean
 audio from the *augmented* one, so that it is blind to equalising from the first step on. This is
 reduced-rank regression: least squares, then the principal components of what it predicts, each
 scaled to a variance of one.
@@ -12,12 +12,17 @@ None of this is in the paper. Notebook: ``03_training``.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umtlib import losses
+from umtlib import mulaw
 from umtlib.encoder import Encoder
+from umtlib.layers import constant_q_bank, log_energies
 
 FLOOR = 0.05  # of the largest component's size, added to each: small ones are mostly noise
+SEMITONES, LOWEST = 84, 55.0  # seven octaves from A1, Hz
+PITCHES = SEMITONES + 1  # and the level
+_CONTRAST, _LEVEL = 2.4, 7.5  # bring both to a variance of about 1 and 4 on music
 
 
 @torch.no_grad()
@@ -37,11 +42,11 @@ def fit(encoder: Encoder, energies: Tensor, target: Tensor) -> Tensor:
     -------
     Tensor
         The linear map from its latent to the pitch spectrogram without its mean, float64, shape
-        (latent, `losses.PITCHES`).
+        (latent, `PITCHES`).
     """
     pool, latent = encoder.config.pool, encoder.config.latent
     x = torch.cat([_rows(encoder.pooled(some.float())) for some in energies.split(32)])
-    pitches = (losses.pitch_spectrogram(some.long(), pool) for some in target.split(32))
+    pitches = (pitch_spectrogram(some.long(), pool) for some in target.split(32))
     y = torch.cat([_rows(some) for some in pitches])
     mean, spread = x.mean(dim=0), x.std(dim=0)
     x = (x - mean) / spread
@@ -70,3 +75,28 @@ def _let_through(encoder: Encoder, mean: Tensor, spread: Tensor) -> None:
         nn.init.zeros_(layer.out.weight)
         nn.init.zeros_(layer.out.bias)
 
+
+def pitch_spectrogram(codes: Tensor, pool: int) -> Tensor:
+    """Return which pitches stand out, and how loud it is, at the latent's frame rate.
+
+    The log energies of a semitone filter bank, less their average over the octave around each: what
+    is left is notes and overtones, and hardly any spectral envelope, which is the instrument's.
+
+    Parameters
+    ----------
+    codes : Tensor
+        int64 mu-law codes, shape (B, T), T a multiple of the pool.
+    pool : int
+        Samples per latent frame.
+
+    Returns
+    -------
+    Tensor
+        float32, shape (B, 85, T / pool): 84 semitones from A1, then the level, of order one.
+    """
+    bank = constant_q_bank(SEMITONES, 4_096, LOWEST, LOWEST * 2 ** ((SEMITONES - 1) / 12))
+    energies = log_energies(mulaw.decode(codes), bank.to(codes.device), pool)  # (B, 84, F)
+    around = F.pad(energies.transpose(1, 2), (6, 6), mode="replicate")
+    contrast = energies - F.avg_pool1d(around, 13, 1).transpose(1, 2)
+    level = energies.mean(dim=1, keepdim=True)
+    return torch.cat([_CONTRAST * contrast, _LEVEL * level], dim=1)

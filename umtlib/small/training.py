@@ -1,0 +1,123 @@
+"""A training of ``small``: through the stages of a `umtlib.small.recipe.Recipe`.
+
+Every step is a function of the seed, its number and the weights, so a run that is interrupted ends
+in the same weights.
+"""
+
+import torch
+
+from umtlib import mulaw
+from umtlib.corpora.corpus import Corpus
+from umtlib.errors import TrainingError
+from umtlib.small import game, painting, regression, wavenets
+from umtlib.small.hearing import heard
+from umtlib.small.recipe import Recipe
+from umtlib.small.spectra import log_spectrum
+from umtlib.small.state import State
+from umtlib.team import Team
+from umtlib.translator import MusicTranslator
+
+BEGIN = 32  # segments of each domain that the encoder is fitted to
+STAGES = {
+    "first": painting.step,
+    "game": game.step,
+    "again": painting.step,
+    "shared": wavenets.step,
+    "own": wavenets.step,
+}
+
+
+class Training(State):
+    """A model on its way through the stages; see `umtlib.runs.Training`.
+
+    Parameters
+    ----------
+    model : MusicTranslator
+        With a filter bank and frame models. Changed in place.
+    corpus : Corpus
+        With every domain that is trained.
+    config : Recipe
+        How.
+    steps : int, optional
+        Steps in all, if not those of the recipe: every stage is made longer or shorter.
+    team : Team
+        Must be a single process, on the CPU.
+    workers : int
+        Not used: the audio is prepared between the steps.
+
+    Raises
+    ------
+    TrainingError
+        If the model or the machine is not what the recipe is for, or the corpus lacks a domain.
+    """
+
+    def __init__(
+        self,
+        model: MusicTranslator,
+        corpus: Corpus,
+        config: Recipe,
+        steps: int | None = None,
+        team: Team = Team(),
+        workers: int = 0,
+    ):
+        if problem := misfit(model, team):
+            raise TrainingError(f"the recipe of small {problem}")
+        count = len(model.domains)
+        config = config if steps is None else config.lasting(steps, count)
+        super().__init__(model, corpus, config)
+        self.team, self.lengths = team, config.lengths(count)
+        self.steps = sum(self.lengths.values())
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Fit the encoder, and give each frame model its domain's mean spectrum to begin with."""
+        rng = self.rng(0)
+        clean = torch.cat([self.draw(name, BEGIN, self.segment, rng) for name in self.domains])
+        front_end = self.model.encoder.front_end
+        energies = [front_end.energies(heard(some, rng)) for some in clean.split(8)]
+        regression.fit(self.model.encoder, torch.cat(energies), mulaw.encode(clean))
+        for name, own in zip(self.domains, clean.split(BEGIN), strict=True):
+            spectra = log_spectrum(own, self.hop)[:, ::2].flatten(0, 1)
+            self.frames(name).initialise(spectra)
+        self.average.load_state_dict(self.model.state_dict())
+
+    def where(self) -> tuple[str, int, int]:
+        """Return the stage that the next step is of, its number there, and the stage's length.
+
+        Raises
+        ------
+        TrainingError
+            If there is no next step.
+        """
+        number = self.step
+        for stage, length in self.lengths.items():
+            if number < length:
+                return stage, number, length
+            number -= length
+        raise TrainingError(f"the training is over after {self.steps} steps")
+
+    def advance(self) -> dict[str, float | str]:
+        """Do the next step and return its report."""
+        stage, number, length = self.where()
+        report = STAGES[stage](self, stage, number, length)
+        self.step += 1
+        if stage != "game":
+            self.carried = {}
+        return {"stage": stage} | report
+
+    def close(self) -> None:
+        """There is nothing to be ended."""
+
+
+def misfit(model: MusicTranslator, team: Team) -> str:
+    """Say why a model cannot be trained so by these processes; nothing, if it can."""
+    encoder, guide = model.config.encoder, model.config.decoder.guide
+    if team.size > 1 or team.device.type != "cpu":
+        return f"is for one process on the CPU, not {team.size} on {team.device.type}"
+    if encoder.front_end != "filterbank":
+        return f"needs an encoder with front_end 'filterbank', not {encoder.front_end!r}"
+    if encoder.channels < encoder.filters:
+        return f"needs {encoder.filters} channels, one for each filter, not {encoder.channels}"
+    if guide != "frames":
+        return f"needs decoders with guide 'frames', not {guide!r}; choose another --preset"
+    return ""
