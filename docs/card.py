@@ -146,7 +146,8 @@ umt refit --model runs/small --data corpora/six-domains --out runs/fitted --seed
 umt refit --model runs/fitted --data corpora/six-domains --out runs/refit --seed 9 --judge beethoven_piano
 ```
 
-Why all this: `docs/experiments.md`.
+Why all this: `docs/experiments.md`. The commands of this card belong to version 504c071 of the code, whose modules it names: the training
+by `umt train` and `umt refit` has been replaced by a recipe since (`umtlib/small/recipe.py`).
 
 ## Held-out losses at the end
 
