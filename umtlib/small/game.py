@@ -21,8 +21,11 @@ from umtlib.training import autocast
 
 SHORT = 25_600  # samples of a segment: half of `state.SEGMENT`, variety counts more than memory
 EACH = 3  # segments of each domain in a batch, and as many conversions
-ENCODER_RATE, CLASSIFIER_RATE = 7e-4, 3e-3
-CONFUSION_WEIGHT = 1.0
+# With twice the weight, or twice the encoder's rate, the classifier is left behind: it loses its
+# way, and the frame models with it.
+ENCODER_RATE, CLASSIFIER_RATE = 4e-4, 3e-3
+CONFUSION_WEIGHT = 0.5
+ENCODER_WARMUP = 200  # steps
 
 
 def step(state: State, stage: str, number: int, length: int) -> dict[str, float | str]:
@@ -51,8 +54,8 @@ def step(state: State, stage: str, number: int, length: int) -> dict[str, float 
     good = state.learn(known, {"classifier": CLASSIFIER_RATE * rate}, AVERAGE, number)
     error, missed = errors(state, latent, goal, rng)
     loss = error + EVENT_WEIGHT * missed + CONFUSION_WEIGHT * confusion(classifier(latent[:own]))
-    parts = {"encoder": ENCODER_RATE * rate}
-    parts |= {f"{name}.frames": painting.RATE * rate for name in state.domains}
+    parts = {"encoder": ENCODER_RATE * rate * min(1.0, (number + 1) / ENCODER_WARMUP)}
+    parts |= {f"{name}.frames": painting.RATE / 2 * rate for name in state.domains}
     good &= state.learn(loss, parts, AVERAGE, number)
     state.carried = {"latent": latent[:own].detach()}
     report = {"samples": codes.numel(), "bad": float(not good), "classifier": known.item()}

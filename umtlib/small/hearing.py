@@ -21,6 +21,7 @@ from umtlib.small.spectra import Filter
 EQUALISED = 12.0  # dB, up or down in every octave
 OCTAVE_BANDS = 62.5 * 2.0 ** np.arange(8)  # Hz; 62.5 .. 8,000
 STRENGTHS = 0.6, 1.0  # of a conversion's filter: part of the way
+FAR = 40.0  # dB, that a conversion changes at the most: a tone that has faded is held again
 ROOMS, SHORTEST, LONGEST = 0.4, 0.1, 1.2  # share of segments in a room; seconds to fade by 60 dB
 SOFTEST, LOUDEST, STEP = -20.0, 12.0, 3.6  # dB, of the gain; of a step between two knots
 KNOTS = 0.08, 0.7  # seconds between two knots
@@ -97,4 +98,4 @@ def converted(waveforms: Tensor, spectra: Tensor, hop: int, rng: np.random.Gener
     This is back-translation (Sennrich et al. 2016, "Improving neural machine translation models
     with monolingual data").
     """
-    return Filter(rng.uniform(*STRENGTHS))(waveforms, spectra, hop).clamp(-1, 1)
+    return Filter(rng.uniform(*STRENGTHS), (-FAR, FAR))(waveforms, spectra, hop).clamp(-1, 1)

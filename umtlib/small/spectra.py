@@ -22,7 +22,7 @@ RISE, REACH = 8.0, 2  # an event: so many dB from so many fine frames before it 
 APART = 4  # fine frames between two events of a band, at least
 AUDIBLE = -70.0  # dB that a band must reach after an event
 STRENGTH = 0.85  # of the way from an output's spectrum to the one that is called for, in decibels
-LOUDER, SOFTER = 20.0, -30.0  # dB, the most that this changes
+MOST = -30.0, 20.0  # dB, that this changes at the most
 BANDS_TOLD = 24  # in which a decoder is told the levels
 
 
@@ -97,10 +97,12 @@ class Filter:
     ----------
     strength : float
         Part of the way, in decibels, from the spectrum that it has.
+    most : tuple of (float, float)
+        Decibels, down and up, that it changes at the most.
     """
 
-    def __init__(self, strength: float = STRENGTH):
-        self.strength = strength
+    def __init__(self, strength: float = STRENGTH, most: tuple[float, float] = MOST):
+        self.strength, self.most = strength, most
         self.past: Tensor | None = None  # samples of frames that are not whole yet
         self.made: Tensor | None = None  # samples that later frames still add to
         self.spectra: Tensor | None = None  # of frames that are not whole yet
@@ -142,7 +144,7 @@ class Filter:
         whole = past[:, : count * hop + SPAN - hop]
         out = F.pad(self.made, (0, count * hop))
         if count:
-            out = out + filtered(whole, spectra[:, :count], self.strength, hop)
+            out = out + self._filtered(whole, spectra[:, :count], hop)
         finished, self.made = out[:, : count * hop], out[:, count * hop :]
         if last:
             finished = torch.cat([finished, self.made[:, : SPAN - hop - edge]], dim=1)
@@ -151,15 +153,14 @@ class Filter:
         self.early -= skipped
         return finished[:, skipped:]
 
-
-def filtered(waveform: Tensor, spectra: Tensor, strength: float, hop: int) -> Tensor:
-    """Filter overlapping frames, (B, (N - 1) * hop + SPAN), towards (B, N, BINS), and add."""
-    window = torch.hann_window(SPAN, dtype=waveform.dtype, device=waveform.device)
-    found = torch.fft.rfft(waveform.unfold(1, SPAN, hop) * window)
-    power = (found.abs().square() / window.square().sum() + POWER_FLOOR).log()
-    decibels = (10 / math.log(10) * strength * (spectra - power)).clamp(SOFTER, LOUDER)
-    frames = torch.fft.irfft(found * 10 ** (decibels / 20), SPAN) * window
-    steady = F.pad(window.square(), (0, -SPAN % hop)).unflatten(0, (-1, hop)).sum(dim=0)
-    frames = frames / steady.repeat(-(-SPAN // hop))[:SPAN]
-    size = (1, waveform.shape[1])
-    return F.fold(frames.transpose(1, 2), size, (1, SPAN), stride=(1, hop))[:, 0, 0]
+    def _filtered(self, waveform: Tensor, spectra: Tensor, hop: int) -> Tensor:
+        """Filter overlapping frames, (B, (N - 1) * hop + SPAN), towards (B, N, BINS), and add."""
+        window = torch.hann_window(SPAN, dtype=waveform.dtype, device=waveform.device)
+        found = torch.fft.rfft(waveform.unfold(1, SPAN, hop) * window)
+        power = (found.abs().square() / window.square().sum() + POWER_FLOOR).log()
+        decibels = (10 / math.log(10) * self.strength * (spectra - power)).clamp(*self.most)
+        frames = torch.fft.irfft(found * 10 ** (decibels / 20), SPAN) * window
+        steady = F.pad(window.square(), (0, -SPAN % hop)).unflatten(0, (-1, hop)).sum(dim=0)
+        frames = frames / steady.repeat(-(-SPAN // hop))[:SPAN]
+        size = (1, waveform.shape[1])
+        return F.fold(frames.transpose(1, 2), size, (1, SPAN), stride=(1, hop))[:, 0, 0]

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from umtlib import mulaw
 from umtlib.batches import Segments
 from umtlib.corpora.corpus import Corpus
 from umtlib.decoder import Decoder
@@ -20,6 +19,7 @@ from umtlib.translator import MusicTranslator
 
 SEGMENT = 51_200  # samples that a frame model hears at a time: 3.2 s
 AVERAGE, WAVENET_AVERAGE = 0.99, 0.999  # decay of the exponential averages that are kept
+GAME_BETAS = 0.5, 0.99  # of Adam, where two play against each other
 CLIP = 1.0  # largest norm of the gradient of each part
 
 Made = TypeVar("Made")
@@ -66,9 +66,9 @@ class State:
         self._known: tuple = (None, None)
 
     def draw(self, domain: str, count: int, samples: int, rng: np.random.Generator) -> Tensor:
-        """Return waveforms in [-1, 1], shape (count, samples), as mu-law keeps them."""
+        """Return waveforms in [-1, 1], shape (count, samples)."""
         rows = [torch.from_numpy(self._draw(domain, samples, rng)) for _ in range(count)]
-        return mulaw.decode(mulaw.encode(torch.stack(rows)))
+        return torch.stack(rows)
 
     def rng(self, *words: int) -> np.random.Generator:
         """Return the random numbers of an occasion."""
@@ -129,8 +129,8 @@ def whole(samples: int, pool: int) -> int:
 def shared_optimizers(model: MusicTranslator) -> dict[str, torch.optim.Optimizer]:
     """Return the optimizers of what all domains share."""
     return {
-        "encoder": torch.optim.Adam(model.encoder.parameters(), foreach=True),
-        "classifier": torch.optim.Adam(model.classifier.parameters(), foreach=True),
+        name: torch.optim.Adam(getattr(model, name).parameters(), betas=GAME_BETAS, foreach=True)
+        for name in ("encoder", "classifier")
     }
 
 
