@@ -236,7 +236,9 @@ SANITIZERS = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 )
 def test_every_address_is_inside(gpu, folder, tmp_path, per_block, right, wrong, said):
     """Under the sanitizers of addresses and of undefined behaviour; and they do look."""
-    decoder = make_decoder(replace(VARIANTS["uneven"], input_kernel=3, guide="predicting 19"), pool=30)
+    decoder = make_decoder(
+        replace(VARIANTS["uneven"], input_kernel=3, guide="predicting 19"), pool=30
+    )
     latent, uniforms = make_input(decoder, batch=3, frames=1)
     memory = start(gpu, decoder, 3, per_block).memory
     run(cuda, decoder, latent, uniforms, state=State(memory=memory))

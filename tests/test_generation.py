@@ -89,9 +89,7 @@ def run(backend, decoder, latent, uniforms, temperature=1.0, **options):
     logits = torch.empty(*uniforms.shape, 256)
     options.setdefault("state", State())
     told = decoder.guide.tell(latent)
-    codes = backend.run(
-        decoder, told, uniforms, temperature=temperature, logits=logits, **options
-    )
+    codes = backend.run(decoder, told, uniforms, temperature=temperature, logits=logits, **options)
     return codes.long(), logits
 
 

@@ -17,8 +17,8 @@ from umtlib import config, translation, translator
 from umtlib.errors import AudioError, ConfigError, EvaluationError
 from umtlib.evaluation import seams
 from umtlib.generation import chunks, generate
-from umtlib.guide import Told
 from umtlib.generation.stream import _Line, encode_frames, latency, stream
+from umtlib.guide import Told
 
 POOL = 200
 

@@ -15,7 +15,7 @@ PACKAGE = Path(umtlib.__file__).parent
 FLOORS = [
     {"errors", "files"},
     {"native", "config", "mulaw", "audio", "augment", "layers", "team"},
-    {"fused", "guide", "prediction"},
+    {"fused", "guide"},
     {"encoder", "decoder", "classifier", "corpora"},
     {"translator"},
     {"losses", "batches", "training"},

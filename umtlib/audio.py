@@ -103,7 +103,7 @@ class Recording:
     path : path
         The file.
     kept : file
-        Binary, to read and write, such as a `tempfile.TemporaryFile`: 64 KB per second are appended.
+        To read and write, such as a `tempfile.TemporaryFile`; 64 KB per second are appended.
 
     Raises
     ------

@@ -152,7 +152,7 @@ def _upgraded(values: Any) -> Any:
     if not isinstance(decoder, dict) or "prediction" not in decoder:
         return values
     order = decoder["prediction"]
-    if order not in (0, 128):
+    if isinstance(order, bool) or order not in (0, 128):
         raise ConfigError(f"prediction = {order!r} must be 0 or 128; train the model anew")
     rest = {name: value for name, value in decoder.items() if name != "prediction"}
     return values | {"decoder": rest | {"guide": "envelope" if order else "latent"}}
@@ -160,7 +160,8 @@ def _upgraded(values: Any) -> Any:
 
 def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of such a model under the names that they have now."""
-    return {re.sub(r"^(decoders\.[^.]+)\.envelope\.", r"\1.guide.", n): t for n, t in tensors.items()}
+    old = re.compile(r"^(decoders\.[^.]+)\.envelope\.")
+    return {old.sub(r"\1.guide.", name): tensor for name, tensor in tensors.items()}
 
 
 def read_as(kind: type[Config], path: Path) -> Config:

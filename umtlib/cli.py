@@ -273,11 +273,12 @@ def _translate_one(model, job: Job, recording, chunked: bool, **settings) -> Non
     if len(put) > 1:
         print(f"made together in {_minutes(taken)}; above, each domain has its share of the time")
     if job.picture:
-        _draw(job, {f"input: {job.input.name}": recording.blocks(PICTURED * audio.SAMPLE_RATE)} | shown)
+        beginning = recording.blocks(PICTURED * audio.SAMPLE_RATE)
+        _draw(job.picture, {f"input: {job.input.name}": beginning} | shown)
         print(job.picture, flush=True)
 
 
-def _draw(job: Job, shown: dict) -> None:
+def _draw(path: Path, shown: dict) -> None:
     """Draw the beginnings of recordings, each given in blocks."""
     import numpy as np
 
@@ -287,7 +288,7 @@ def _draw(job: Job, shown: dict) -> None:
     shown = {name: np.concatenate([*blocks]) for name, blocks in shown.items()}
     cut = len(next(iter(shown.values()))) == PICTURED * SAMPLE_RATE
     title = f"the first {PICTURED // 60} minutes" if cut else ""
-    plots.save(plots.comparison(shown, title), job.picture)
+    plots.save(plots.comparison(shown, title), path)
 
 
 def _rate(seconds: float, taken: float) -> str:

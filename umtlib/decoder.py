@@ -5,13 +5,16 @@ matrix product on ``[x[t - d], x[t]]``, which is how every processor likes it be
 ``02_the_network``.
 """
 
+import pkgutil
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from umtlib import fused, mulaw
 from umtlib.config import DecoderConfig
-from umtlib.guide import Told, named, predict
+from umtlib.errors import ConfigError
+from umtlib.guide import GUIDES, Told, predict
 from umtlib.layers import delay, dilations, receptive_field
 
 
@@ -97,7 +100,10 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig, latent: int, pool: int):
         super().__init__()
         self.config = config
-        self.guide = named(config.guide)(latent, pool)
+        if config.guide not in GUIDES:
+            known = ", ".join(GUIDES)
+            raise ConfigError(f"unknown guide {config.guide!r}; choose one of {known}")
+        self.guide = pkgutil.resolve_name(GUIDES[config.guide])(latent, pool)
         first = CodeInput if config.input == "codes" else ScalarInput
         self.input = first(config.input_kernel, config.channels)
         if self.guide.order:

@@ -4,7 +4,6 @@ In the paper that is the latent and nothing else (`Guide`). A preset may tell it
 do more with what they made, by a class of its own in `GUIDES`: nobody else asks what kind it is.
 """
 
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from umtlib import mulaw
-from umtlib.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -96,10 +94,3 @@ GUIDES = {  # by `DecoderConfig.guide`; imported when a decoder asks for it
     "frames": "umtlib.small.guide:FrameGuide",
     "envelope": "umtlib.small.envelope:EnvelopeGuide",
 }
-
-
-def named(name: str) -> type[Guide]:
-    """Return the guide of that name; a `ConfigError` names those that there are."""
-    if name not in GUIDES:
-        raise ConfigError(f"unknown guide {name!r}; choose one of {', '.join(GUIDES)}")
-    return pkgutil.resolve_name(GUIDES[name])

@@ -27,7 +27,8 @@ class MusicTranslator(nn.Module):
     Raises
     ------
     ConfigError
-        If a domain has the name of a method of torch's containers, such as ``keys``.
+        If a domain has the name of a method of torch's containers, such as ``keys``, or what the
+        decoders are told does not go with the rest.
     """
 
     def __init__(self, config: ModelConfig):
@@ -42,6 +43,10 @@ class MusicTranslator(nn.Module):
             {name: Decoder(config.decoder, latent, config.encoder.pool) for name in config.domains}
         )
         self.classifier = Classifier(config.classifier, latent, len(config.domains))
+        predicted = any(decoder.guide.order for decoder in self.decoders.values())
+        if predicted and config.mulaw != "torchaudio":
+            raise ConfigError(f"the guide {config.decoder.guide!r} must come with torchaudio's "
+                              f"mu-law, not {config.mulaw!r}")  # fmt: skip
 
     @property
     def domains(self) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ One stream is bound by reading the weights; many streams share each weight that 
 input is cut, where it is quietest, into stretches that are generated side by side. Each starts a
 receptive field early, so that nothing of its silent beginning is left when it counts, and fades
 into its neighbour with constant power, because two samplings of the same music do not agree in
-phase. What a guide does at last (`umtlib.guide`) it does to all of it. The cuts are an approximation, the only one in this package. Notebook: ``04_generation``.
+phase. What a guide does at last (`umtlib.guide`) it does to all of it. The cuts are an
+approximation, the only one in this package. Notebook: ``04_generation``.
 """
 
 import math

@@ -144,12 +144,13 @@ def run(
     B, F, hop = len(rings), told.condition.shape[2], decoder.guide.hop  # streams, frames
     T = F * hop
     codes = torch.empty(B, T, dtype=torch.uint8)
-    condition = told.condition.transpose(1, 2)
+    condition = told.condition.mT
     predictors = torch.empty(B, F, 0) if told.predictors is None else told.predictors
+    finite = native.FINITE
     taken = (
         native.array("state", rings, torch.int32, (B, network.state_words), written=True),
-        native.array("condition", condition, torch.float32, (B, F, network.latent), *native.FINITE),
-        native.array("predictors", predictors, torch.float64, (B, F, network.order), *native.FINITE),
+        native.array("condition", condition, torch.float32, (B, F, network.latent), *finite),
+        native.array("predictors", predictors, torch.float64, (B, F, network.order), *finite),
         native.array("uniforms", uniforms, torch.float32, (B, T), *native.UNIFORM),
         None if forced is None else native.array("forced", forced, torch.uint8, (B, T), 0, 255),
         codes,

@@ -310,9 +310,9 @@ def _generate(
     temperature: float,
     logits: Tensor | None,
 ) -> Tensor:
-    streams, device, pool, sizes = memory.streams, memory.gpu.device, decoder.guide.hop, memory.sizes
-    frames, kind = told.condition.shape[2], torch.float32
-    samples, predictors = frames * pool, told.predictors
+    streams, device, sizes, kind = memory.streams, memory.gpu.device, memory.sizes, torch.float32
+    pool, frames, predictors = decoder.guide.hop, told.condition.shape[2], told.predictors
+    samples = frames * pool
     memory.stream.wait_stream(torch.cuda.current_stream(device))  # it may still make what is told
     with torch.cuda.stream(memory.stream):
         inputs = {  # by name: what, its type, its shape per stream, its range

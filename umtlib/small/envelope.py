@@ -48,7 +48,13 @@ class Memory:
 
 
 class EnvelopeGuide(Guide):
-    """Told by a spectrum for each latent frame; see the module."""
+    """Told by a spectrum for each latent frame; see the module.
+
+    Raises
+    ------
+    ConfigError
+        If a latent frame is longer than a spectrum's samples.
+    """
 
     order = 128
 
@@ -61,6 +67,7 @@ class EnvelopeGuide(Guide):
         self.register_buffer("ramp", ramp, persistent=False)  # how far a frame's values are its own
 
     def memory(self) -> Memory:
+        """Return what earlier frames do to later ones."""
         return Memory()
 
     def spectra(self, latent: Tensor) -> Tensor:

@@ -141,7 +141,7 @@ class FrameModel(nn.Module):
         return self.paint(latent, Memory(), last=True)
 
     def paint(self, latent: Tensor, memory: Memory, last: bool) -> Tensor:
-        """Return the spectra that more of a latent decides, (B, n * FINE, BINS), up to 2 frames late.
+        """Return the spectra that more of a latent decides, (B, n * FINE, BINS), 2 frames late.
 
         Parameters
         ----------
@@ -153,10 +153,12 @@ class FrameModel(nn.Module):
             Whether no more will come: then all frames are painted.
         """
         before = latent[:, :, :1] if memory.latent is None else memory.latent
-        z = torch.cat([before, latent] + [latent[:, :, -1:] if latent.shape[2] else before[:, :, -1:]] * last, dim=2)
+        z = torch.cat([before, latent], dim=2)
+        if last:
+            z = torch.cat([z, z[:, :, -1:]], dim=2)
         memory.latent = z[:, :, -2:]
         if z.shape[2] < 3:
-            memory.latent = z
+            memory.latent = z if z.shape[2] else None
             return z.new_zeros(len(z), 0, BINS)
         mixed, logits, memory.heard = self.listen(z, memory.heard)
         events = memory.picker(logits.sigmoid(), last)

@@ -28,7 +28,13 @@ class Memory:
 
 
 class FrameGuide(Guide):
-    """Told by a frame model; see the module."""
+    """Told by a frame model; see the module.
+
+    Raises
+    ------
+    ConfigError
+        If a latent frame cannot be divided, or is longer than a spectrum's samples.
+    """
 
     order = 128
 
@@ -44,6 +50,7 @@ class FrameGuide(Guide):
         self.frames = frame_models.FrameModel(latent)
 
     def memory(self) -> Memory:
+        """Return what comes later than it was heard or made."""
         return Memory()
 
     @torch.no_grad()

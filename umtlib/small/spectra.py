@@ -120,6 +120,8 @@ class Filter:
         last : bool
             Whether no more will come: then all is finished.
         """
+        if self.past is None and not spectra.shape[1]:
+            return waveform  # nothing has come yet
         edge = (SPAN - hop) // 2
         more = math.ceil(edge / hop)  # frames on either side of the first and the last
         outside = edge + more * hop
@@ -151,7 +153,7 @@ class Filter:
 
 
 def filtered(waveform: Tensor, spectra: Tensor, strength: float, hop: int) -> Tensor:
-    """Filter overlapping frames, (B, (N - 1) * hop + SPAN), towards spectra, (B, N, BINS), and add."""
+    """Filter overlapping frames, (B, (N - 1) * hop + SPAN), towards (B, N, BINS), and add."""
     window = torch.hann_window(SPAN, dtype=waveform.dtype, device=waveform.device)
     found = torch.fft.rfft(waveform.unfold(1, SPAN, hop) * window)
     power = (found.abs().square() / window.square().sum() + POWER_FLOOR).log()

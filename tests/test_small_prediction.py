@@ -7,10 +7,11 @@ import pytest
 import torch
 from scipy.linalg import solve_toeplitz
 
-from umtlib import config, mulaw, prediction
+from umtlib import config, guide, mulaw, translator
 from umtlib.decoder import Decoder
 from umtlib.errors import ConfigError
-from umtlib.prediction import SPAN
+from umtlib.small import prediction
+from umtlib.small.spectra import BINS, SPAN, log_spectrum
 
 POOL = 400
 
@@ -23,7 +24,11 @@ def codes_of(*frequencies, samples=8 * POOL, noise=0.0, seed=0):
 
 
 def predictors_of(codes, order):
-    return prediction.fit(prediction.log_spectrum(codes, POOL).double(), order)
+    return prediction.fit(spectrum_of(codes), order)
+
+
+def spectrum_of(codes):
+    return log_spectrum(mulaw.decode(codes), POOL)
 
 
 # --- the spectrum ---------------------------------------------------------------------------------
@@ -33,7 +38,7 @@ def test_the_spectrum_is_that_of_the_frame():
     """Its sum is the power under the window, and a tone is where it belongs."""
     codes = codes_of(1_000.0)
     codes[:, 4 * POOL :] = codes_of(3_000.0)[:, 4 * POOL :]
-    log_power = prediction.log_spectrum(codes, POOL)
+    log_power = spectrum_of(codes)
     assert log_power.shape == (1, 8, SPAN // 2 + 1)
     frequency = log_power.argmax(dim=-1)[0] * 16_000 / SPAN
     assert frequency.tolist() == [1_000.0] * 4 + [3_000.0] * 4
@@ -44,7 +49,7 @@ def test_the_spectrum_is_that_of_the_frame():
 
 def test_silence_has_the_floor_for_a_spectrum():
     silence = torch.full((1, POOL), mulaw.SILENCE)
-    log_power = prediction.log_spectrum(silence, POOL)
+    log_power = spectrum_of(silence)
     assert torch.isfinite(log_power).all()
     assert log_power[0, 0, 9:].numpy() == pytest.approx(math.log(1e-7), abs=0.2)
 
@@ -55,34 +60,34 @@ def test_silence_has_the_floor_for_a_spectrum():
 @pytest.mark.parametrize("order", [1, 19, 128])
 def test_the_predictor_is_the_textbooks(order):
     """Autocorrelation by a sum of cosines, normal equations by SciPy's Toeplitz solver."""
-    log_power = prediction.log_spectrum(codes_of(220, 331.7, noise=0.02), POOL)[0, 3].double()
+    log_power = spectrum_of(codes_of(220, 331.7, noise=0.02))[0, 3].double()
     angle = 2 * np.pi * np.outer(np.arange(order + 1), np.arange(SPAN)) / SPAN
     both_sides = torch.cat([log_power, log_power[1:-1].flip(0)]).exp().numpy()
     r = np.cos(angle) @ both_sides / SPAN
     first = r[:order] * np.where(np.arange(order), 1, 1.003)
     wanted = solve_toeplitz(first, r[1:])[::-1]
-    assert prediction.fit(log_power, order).numpy() == pytest.approx(wanted, rel=1e-6, abs=1e-9)
+    found = prediction.fit(log_power[None], order)[0].numpy()
+    assert found == pytest.approx(wanted, rel=1e-6, abs=1e-9)
 
 
-def test_a_decoder_is_damped_when_it_hears_itself():
+@pytest.mark.parametrize("kind", ["frames", "envelope"])
+def test_a_decoder_is_damped_when_it_hears_itself(kind):
     """In evaluation mode, the one of every loaded model, the predictor reaches less far."""
     torch.manual_seed(0)
-    decoder = Decoder(config.DecoderConfig(prediction=32, channels=8, layers=1), 4, POOL)
-    decoder.envelope.out.weight.data.mul_(8)
+    decoder = Decoder(config.DecoderConfig(guide=kind, channels=8, layers=1), 4, POOL)
     latent = torch.randn(1, 4, 3)
-    sharp, damped = decoder.train().predictors(latent), decoder.eval().predictors(latent)
+    sharp, damped = (decoder.train(mode).guide.tell(latent).predictors for mode in (True, False))
     assert (damped.square().sum(dim=-1) < sharp.square().sum(dim=-1)).all()
-    assert torch.equal(sharp, prediction.fit(decoder.envelope.exactly(latent), 32, 1e-4))
 
 
 @pytest.mark.parametrize("kind", ["flat", "low", "two lines", "random"])
 def test_what_is_predicted_dies_away(kind):
     """The predictor fed with its own predictions never grows: its poles are inside the circle."""
-    bins = torch.arange(prediction.BINS, dtype=torch.float64)
+    bins = torch.arange(BINS, dtype=torch.float64)
     lines = -16 + 30 * ((bins == 40) | (bins == 41))
-    random = 4 * torch.randn(prediction.BINS, generator=torch.Generator().manual_seed(0))
+    random = 4 * torch.randn(BINS, generator=torch.Generator().manual_seed(0))
     log_power = {"flat": 0 * bins, "low": -0.1 * bins, "two lines": lines, "random": random}[kind]
-    taps = prediction.fit(log_power.double(), 48)
+    taps = prediction.fit(log_power[None], 48)[0]
     poles = np.roots(np.concatenate([[1.0], -taps.flip(0).numpy()]))
     assert np.abs(poles).max(initial=0) < 1
 
@@ -92,7 +97,7 @@ def test_what_is_predicted_dies_away(kind):
 
 def test_a_chord_is_foreseen():
     codes = codes_of(220.0, 277.2, 329.6)
-    predicted = prediction.predict(codes, predictors_of(codes, 128))
+    predicted = guide.predict(codes, predictors_of(codes, 128))
     held = (codes[:, :-1] - codes[:, 1:])[0, POOL:].abs().float()
     assert (predicted - codes)[0, POOL:].abs().float().mean() < held.mean() / 4
 
@@ -101,18 +106,18 @@ def test_every_sample_is_predicted_from_the_ones_before_it():
     """One by one, with a plain sum, each by the predictor of its frame."""
     order, codes = 19, codes_of(220, noise=0.1, samples=3 * POOL)
     predictors = predictors_of(codes, order)
-    amplitudes = np.concatenate([np.zeros(order), prediction.amplitudes()[codes[0]].numpy()])
-    found = prediction.predict(codes, predictors)[0]
+    amplitudes = np.concatenate([np.zeros(order), mulaw.amplitudes()[codes[0]].numpy()])
+    found = guide.predict(codes, predictors)[0]
     for t in range(3 * POOL):
         value = predictors[0, t // POOL].numpy() @ amplitudes[t : t + order]
-        assert found[t] == (prediction.thresholds().numpy() < value).sum()
+        assert found[t] == (mulaw.thresholds().numpy() < value).sum()
 
 
 def test_it_sees_the_past_only():
     codes = codes_of(220, noise=0.1)
     predictors, other = predictors_of(codes, 64), codes.clone()
     other[:, 1_500:1_600] = 3
-    before, after = (prediction.predict(c, predictors) for c in (codes, other))
+    before, after = (guide.predict(c, predictors) for c in (codes, other))
     assert torch.equal(before[:, :1_501], after[:, :1_501])
     assert not torch.equal(before[:, 1_501:1_664], after[:, 1_501:1_664])
     assert torch.equal(before[:, 1_664:], after[:, 1_664:])
@@ -120,32 +125,36 @@ def test_it_sees_the_past_only():
 
 def test_company_does_not_matter():
     codes = torch.cat([codes_of(220, noise=0.1), codes_of(451, noise=0.01)])
-    both = prediction.predict(codes, predictors_of(codes, 32))
-    alone = prediction.predict(codes[1:], predictors_of(codes[1:], 32))
+    both = guide.predict(codes, predictors_of(codes, 32))
+    alone = guide.predict(codes[1:], predictors_of(codes[1:], 32))
     assert torch.equal(both[1:], alone)
 
 
 def test_a_prediction_becomes_the_code_that_mulaw_gives_it():
     values = torch.linspace(-1.2, 1.2, 9_973, dtype=torch.float64)
-    assert torch.equal(prediction.to_code(values), mulaw.encode(values))
-    assert torch.equal(prediction.to_code(prediction.amplitudes()), torch.arange(256))
+    assert torch.equal(mulaw.nearest(values), mulaw.encode(values))
+    assert torch.equal(mulaw.nearest(mulaw.amplitudes()), torch.arange(256))
 
 
-@pytest.mark.parametrize("change", [{"pool": 1_200}, {"mulaw": "official"}])
-def test_what_does_not_go_together_is_refused(change):
-    pool = change.pop("pool", 800)
-    with pytest.raises(ConfigError, match=r"prediction of order .* at most 1024"):
-        config.ModelConfig(
-            encoder=config.EncoderConfig(pool=pool),
-            decoder=config.DecoderConfig(prediction=16),
-            **change,
-        )
+@pytest.mark.parametrize(
+    ("kind", "pool", "mulaw", "message"),
+    [
+        ("envelope", 1_200, "torchaudio", "pool = 1200 must be at most 1024"),
+        ("frames", 801, "torchaudio", "pool = 801 must be a multiple of 4"),
+        ("frames", 800, "official", "'frames' must come with torchaudio's mu-law"),
+        ("frame", 800, "torchaudio", "unknown guide 'frame'; choose one of latent, frames"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(kind, pool, mulaw, message):
+    encoder, decoder = config.EncoderConfig(pool=pool), config.DecoderConfig(guide=kind)
+    with pytest.raises(ConfigError, match=message):
+        translator.build(config.ModelConfig(("a",), encoder, decoder, mulaw=mulaw))
 
 
 def test_the_receptive_field_counts_the_prediction():
     """A changed sample is felt until the last prediction that it has a part in has passed."""
     torch.manual_seed(0)
-    settings = config.DecoderConfig(prediction=48, channels=8, blocks=1, layers=2)
+    settings = config.DecoderConfig(guide="envelope", channels=8, blocks=1, layers=2)
     decoder = Decoder(settings, 4, POOL).eval()
     codes, latent = torch.randint(0, 256, (1, POOL)), torch.randn(1, 4, 1)
     other = codes.clone()

@@ -1,0 +1,148 @@
+"""One performance for all: exact, in stretches, live and many at once, whatever the guide."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import umtlib
+from umtlib import config, translation, translator
+from umtlib.generation import chunks, generate
+from umtlib.generation.perform import Heard, perform, perform_long
+from umtlib.generation.stream import encode_blocks
+from umtlib.guide import GUIDES, Guide
+
+POOL = 800
+
+
+class Late(Guide):
+    """Tells a frame late, finishes 100 samples late and louder, and counts what it tells."""
+
+    told = 0
+
+    def memory(self):
+        return {"latent": None, "waveform": None}
+
+    def tell(self, latent, levels=None, memory=None, last=True):
+        told, memory["latent"] = self._kept(memory["latent"], latent, 1, last)
+        Late.told += told.shape[2]
+        return super().tell(told)
+
+    def finish(self, waveform, told, memory=None, last=True):
+        assert waveform.shape[1] == told.condition.shape[2] * self.hop
+        made, memory["waveform"] = self._kept(memory["waveform"], waveform, 100, last)
+        return 3 * made
+
+    def _kept(self, before, new, late, last):
+        known = new if before is None else torch.cat([before, new], dim=-1)
+        end = known.shape[-1] - (0 if last else min(late, known.shape[-1]))
+        return known[..., :end], known[..., end:]
+
+
+GUIDES["late"] = "test_perform:Late"
+
+
+@pytest.fixture(scope="module", params=["latent", "late", "frames", "envelope"])
+def model(request):
+    tiny = config.preset("tiny", ("a", "b")).model
+    decoder = replace(tiny.decoder, guide=request.param, layers=3)
+    encoder = replace(tiny.encoder, pool=POOL)
+    made = translator.build(replace(tiny, encoder=encoder, decoder=decoder), seed=1)
+    return made.eval().requires_grad_(False)
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(samples, seed=0):
+    return 0.2 * torch.rand(samples, generator=rng(seed)) - 0.1
+
+
+def joined(pieces, name):
+    return torch.cat([piece for domain, piece in pieces if domain == name], dim=1)
+
+
+def test_pieces_are_the_whole_and_as_long_as_the_input(model):
+    waveform = noise(12 * POOL - 345)
+    whole = translation.hear(model, [waveform.numpy()], len(waveform))
+    options = {"states": [translation.seeded(3), translation.seeded(3)]}
+    once = list(perform(model, ["a", "b"], [whole], **options))
+    for frames in (1, 5):
+        pieces = encode_blocks(model, waveform.split(777), frames)
+        made = joined(perform(model, ["b"], pieces, states=[translation.seeded(3)]), "b")
+        assert made.shape == (1, len(waveform)) and made.abs().max() <= 1
+        assert (made - joined(once, "b")).abs().max() < 1e-4
+
+
+def test_nothing_that_a_guide_has_decided_waits(model):
+    """A piece leaves as soon as the guide lets it; nothing, as soon as nothing has come."""
+    assert list(perform(model, ["a"], [])) == []
+    heard, late = [], max(model.decoders["a"].guide.late, POOL + 100)
+
+    def pieces():
+        for piece in encode_blocks(model, noise(20 * POOL).split(POOL), 1):
+            heard.append(piece.samples)
+            yield piece
+
+    made = 0
+    for _, piece in perform(model, ["a"], pieces()):
+        made += piece.shape[1]
+        assert sum(heard) - made <= late + POOL
+
+
+def test_rows_are_each_as_alone(model):
+    found = [translation.hear(model, [noise(4_000, n).numpy()], 4_000) for n in range(3)]
+    latent, levels = (torch.cat([getattr(one, n) for one in found]) for n in ("latent", "levels"))
+    rows = perform(model, ["a"], [Heard(latent, 4_000, levels)], states=[translation.seeded(3, 3)])
+    rows = joined(rows, "a")
+    for row, one in zip(rows, found, strict=True):
+        alone = joined(perform(model, ["a"], [one], states=[translation.seeded(3)]), "a")[0]
+        assert (row - alone).abs().max() < 1e-4
+
+
+def test_one_stretch_is_exact_and_several_are_as_long(model):
+    waveform = noise(40 * POOL - 5).numpy()
+    heard = translation.hear(model, [waveform], len(waveform))
+    exact = joined(perform(model, ["a"], heard.split(POOL), generator=rng(4)), "a")
+    one = joined(perform_long(model, "a", heard, generator=rng(4)), "a")
+    assert (one - exact).abs().max() < 1e-4
+    made = joined(perform_long(model, "a", heard, seconds=0.3, streams=2, generator=rng(4)), "a")
+    assert made.shape == exact.shape and made.abs().max() <= 1
+    first = chunks.plan(model.decoders["a"], heard.levels[0], 0.3)[1] * POOL
+    margin = 2_000  # that the end of the first stretch still changes, by its filter
+    assert (made - exact)[:, : first - margin].abs().max() < 1e-4
+    assert (made - exact)[:, first:].abs().max() > 1e-4
+
+
+def test_stretches_are_told_once_and_little_is_kept(model, monkeypatch):
+    if not isinstance(model.decoders["a"].guide, Late):
+        pytest.skip("it counts")
+    monkeypatch.setattr("umtlib.generation.perform.PIECE", 4 * POOL)
+    heard = Heard(torch.zeros(1, 8, 400), 400 * POOL, torch.ones(1, 400))
+    Late.told, seen = 0, []
+    for _ in perform_long(model, "a", heard, seconds=0.5, streams=2, generator=rng()):
+        seen.append(Late.told)
+    assert Late.told == 400 and seen[0] < 40 and len(seen) > 30
+
+
+def test_a_guide_that_wants_pieces_is_told_a_latent_at_once(model):
+    decoder, latent = model.decoders["a"], torch.zeros(1, 8, 3)
+    if isinstance(decoder.guide, Late):
+        pytest.skip("it wants a memory")
+    codes = generate(decoder, latent, generator=rng(4))
+    assert codes.shape == (1, 3 * POOL)
+    assert torch.equal(generate(decoder, decoder.guide.tell(latent), generator=rng(4)), codes)
+
+
+def test_a_stream_of_the_shipped_model_is_its_translation():
+    model = umtlib.load()
+    waveform = umtlib.read(f"{umtlib.__path__[0]}/../data/examples/whistle.wav")[:12_345]
+    levelled = umtlib.audio.level(waveform)
+    whole = umtlib.translate(model, waveform, 16_000, to="bach_organ", seed=3)
+    blocks = np.array_split(levelled, 7)
+    streamed = torch.cat(list(umtlib.stream(model, blocks, to="bach_organ", generator=rng(3))))
+    assert streamed.shape == whole.shape
+    difference = np.abs(streamed.numpy() - whole)
+    assert np.mean(difference < 1e-3) > 0.9  # rounding may draw another code, late
