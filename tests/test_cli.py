@@ -141,6 +141,16 @@ def test_the_picture_of_a_long_recording_shows_its_beginning(umt, work, blink_fo
     assert [title for _, title in shown] == ["", "the first 1 minutes"]
 
 
+def test_a_recording_is_decoded_once_and_what_was_made_is_not_read(
+    umt, work, blink_folder, monkeypatch
+):
+    decoded, stream = [], audio.stream
+    monkeypatch.setattr(audio, "stream", lambda path: decoded.append(str(path)) or stream(path))
+    soundfile.write("in.wav", tone(0.1), 16_000)
+    assert umt("translate", "in.wav", "--model", blink_folder)[0] == 0
+    assert decoded == ["in.wav"] and os.path.exists("outputs/in.png")
+
+
 def test_several_files(translate):
     for name in ("a.wav", "b.flac"):
         soundfile.write(name, tone(), 16_000)

@@ -303,7 +303,7 @@ def own_cache(monkeypatch, tmp_path):
 
 def sizes_of(name, per_block):
     model = config.preset(name).model
-    decoder = make_decoder(model.decoder, 1, model.encoder.latent)
+    decoder = make_decoder(model.decoder, 4, model.encoder.latent)
     return replace(cuda.fit(decoder, 1, 1), streams=per_block)
 
 
