@@ -287,7 +287,7 @@ def test_int8_stays_within_its_bound(name):
 
     These weights are random; what it costs a trained model is another test's.
     """
-    preset = config.PRESETS.get(name)
+    preset = config.preset(name) if name in config.PRESETS else None
     if preset is None:
         decoder = make_decoder(VARIANTS[name])
     else:
