@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from umtlib import files
-from umtlib.cli import bench, corpus, doctor, evaluate, official, ratings, stimuli, train, translate
+from umtlib.cli import bench, corpus, doctor, evaluate, listening, official, train, translate
 from umtlib.cli.printing import complain, one_line
 from umtlib.errors import UmtError, UmtWarning
 
@@ -24,11 +24,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (translate.translate, train.train, evaluate.evaluate, ratings.ratings,
+for verb in (translate.translate, train.train, evaluate.evaluate, listening.ratings,
              official.import_official, doctor.doctor):  # fmt: skip
     app.command()(verb)
 app.add_typer(corpus.app, name="corpus")
-app.add_typer(stimuli.app, name="stimuli")
+app.add_typer(listening.app, name="stimuli")
 app.add_typer(bench.app, name="bench")
 
 _UsageError = typer.BadParameter.__base__  # of click, which lies elsewhere in a newer typer

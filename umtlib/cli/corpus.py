@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option, Typer
 
-from umtlib.cli.options import Out, Seed, real
+from umtlib.cli import options
 from umtlib.cli.printing import bars, say
 from umtlib.errors import CorpusError
 
@@ -19,8 +19,8 @@ Names = Annotated[list[str], Option(help="Only these. May be repeated.")]
 
 @app.command()
 def six_domains(
-    out: Out,
-    seed: Seed = 0,
+    out: options.Out,
+    seed: options.Seed = 0,
     workers: Workers = None,
     mini: Annotated[bool, Option("--mini", help="Minutes in FLAC, not hours in WAV.")] = False,
 ) -> None:
@@ -37,9 +37,10 @@ def folder(
     domain: Annotated[
         list[str], Option(metavar="NAME=DIR", help="A domain's recordings. Repeat it.")
     ],
-    out: Out,
-    longest: Annotated[float, real("Seconds; a longer file is cut there.", 0.5, 12 * 3600)] = 6
-    * 3600,
+    out: options.Out,
+    longest: Annotated[
+        float, options.real("Seconds; a longer file is cut there.", 0.5, 12 * 3600)
+    ] = 21_600,
     workers: Workers = None,
 ) -> None:
     """Make a corpus of your own recordings: any tree of audio files for each domain."""
@@ -51,7 +52,7 @@ def folder(
 @app.command()
 def nsynth(
     folder: Annotated[Path, Argument(metavar="DIR", help="Has nsynth-train/ and so on.")],
-    out: Out,
+    out: options.Out,
     by: Annotated[str, Option(help="Domains are: family, source or instrument.")] = "family",
     family: Names = [],
     source: Names = [],
@@ -75,7 +76,7 @@ def nsynth(
 @app.command()
 def musicnet(
     folder: Annotated[Path, Argument(metavar="DIR", help="Has musicnet_metadata.csv.")],
-    out: Out,
+    out: options.Out,
     domain: Annotated[
         list[str],
         Option(
@@ -97,7 +98,7 @@ def musicnet(
 
 
 @app.command()
-def notes(out: Out) -> None:
+def notes(out: options.Out) -> None:
     """Render notes of four instruments in NSynth's format, for 'umt evaluate --notes'."""
     from umtlib.evaluation import nsynth
 

@@ -5,19 +5,20 @@ from typing import Annotated
 
 from typer import Option
 
-from umtlib.cli.options import Backend, Excerpts, Model, NewFolder, Paired, Seed, Temperature
+import umtlib
+from umtlib.cli import options
 from umtlib.cli.printing import bars, say
 from umtlib.names import readable
 
 
 def evaluate(
-    data: Paired,
-    out: NewFolder,
-    model: Model = "six-domains-small",
-    excerpts: Excerpts = None,
-    temperature: Temperature = 1.0,
-    seed: Seed = 0,
-    backend: Backend = "auto",
+    data: options.Paired,
+    out: options.NewFolder,
+    model: options.Model = "six-domains-small",
+    excerpts: options.Excerpts = None,
+    temperature: options.Temperature = 1.0,
+    seed: options.Seed = 0,
+    backend: options.Backend = "auto",
     compare: Annotated[
         str, Option(help="Another model, whose latent and freedom are measured beside.")
     ] = "",
@@ -26,7 +27,6 @@ def evaluate(
     ] = None,
 ) -> None:
     """Translate paired excerpts, and measure everything: OUT/report.md, .json, pictures."""
-    import umtlib
     from umtlib.evaluation import report
 
     loaded = umtlib.load(model)

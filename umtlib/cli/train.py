@@ -3,18 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from tqdm import tqdm
 from typer import Option
 
+import umtlib
+from umtlib import config
 from umtlib.cli import options
 from umtlib.cli.printing import say
 from umtlib.errors import ConfigError
-
-if TYPE_CHECKING:
-    from umtlib.config import ModelConfig, Preset
-    from umtlib.translator import MusicTranslator
 
 
 def train(
@@ -56,7 +54,7 @@ def train(
     device: Annotated[str, Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Train a model on every domain of a corpus; Ctrl-C saves and stops, --resume goes on."""
-    from umtlib import config, log, runs, watching
+    from umtlib import log, runs, watching
     from umtlib.corpora.corpus import Corpus
 
     chosen, initial = None, None
@@ -76,26 +74,19 @@ def train(
             bar.write("  ".join(f"{name} {value}" for name, value in line.items()))
             board(line)
 
-        def listen(now: "MusicTranslator", step: int) -> list[str]:
-            return watching.listen(now, corpus, out / "heard", step)
-
         settings = {"resume": resume, "workers": workers, "device": device, "initial": initial}
-        hooks = {"on_report": report, "on_validate": listen}
-        folder = runs.train(data, out, chosen, steps, **settings, **hooks)
+        settings["on_validate"] = lambda now, at: watching.listen(now, corpus, out / "heard", at)
+        folder = runs.train(data, out, chosen, steps, on_report=report, **settings)
     say(f"{folder}: translate with it by --model {out}")
 
 
-def _preset_for(name: str, domains: Sequence[str]) -> "Preset":
-    from umtlib import config
-
+def _preset_for(name: str, domains: Sequence[str]) -> config.Preset:
     known = set(domains) == set(config.SIX_DOMAINS)  # the paper's order, where it is the paper's
     return config.preset(name, config.SIX_DOMAINS if known else tuple(domains))
 
 
-def _like(model: str, wanted: "ModelConfig") -> "MusicTranslator":
+def _like(model: str, wanted: config.ModelConfig) -> "umtlib.MusicTranslator":
     """Load a model that must have a given configuration."""
-    import umtlib
-
     found = umtlib.load(model)
     if found.config != wanted:
         raise ConfigError(f"{model} has other sizes or domains than this run; see its config.json")
@@ -113,10 +104,11 @@ def _as_corpus(data: Path, domain: str, out: Path) -> Path:
     return out / "corpus"
 
 
-def _with_domain(model: str, name: str, preset: str) -> tuple["Preset", "MusicTranslator"]:
+def _with_domain(
+    model: str, name: str, preset: str
+) -> tuple[config.Preset, "umtlib.MusicTranslator"]:
     """Return the preset that trains one more decoder alone, and the weights to start from."""
-    import umtlib
-    from umtlib import config, translator
+    from umtlib import translator
 
     grown = translator.with_domain(umtlib.load(model), name)
     alone = replace(config.preset(preset).training, only=name)

@@ -8,19 +8,16 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from tqdm import tqdm
 from typer import Argument, Option
 
-from umtlib.cli.options import Backend, Dtype, Model, Out, Seed, Temperature
+import umtlib
+from umtlib.cli import options
 from umtlib.cli.printing import say
 from umtlib.errors import AudioError, UmtWarning
 from umtlib.names import fitting, readable
-
-if TYPE_CHECKING:
-    from umtlib.audio import Recording
-    from umtlib.translator import MusicTranslator
 
 PICTURED = 5 * 60  # seconds of a long recording that its picture shows
 
@@ -33,12 +30,12 @@ def translate(
     to: Annotated[list[str], Option(help="A domain of the model, or 'all'. May be repeated.")] = [
         "all"
     ],
-    out: Out = Path("outputs"),
-    seed: Seed = 0,
-    temperature: Temperature = 1.0,
-    model: Model = "six-domains-small",
-    backend: Backend = "auto",
-    dtype: Dtype = "float32",
+    out: options.Out = Path("outputs"),
+    seed: options.Seed = 0,
+    temperature: options.Temperature = 1.0,
+    model: options.Model = "six-domains-small",
+    backend: options.Backend = "auto",
+    dtype: options.Dtype = "float32",
     chunked: Annotated[
         bool | None,
         Option(
@@ -53,7 +50,6 @@ def translate(
     ] = True,
 ) -> None:
     """Translate recordings; writes OUT/<stem>.<domain>.wav, 16 kHz, as long as the input."""
-    import umtlib
     from umtlib import audio, generation, translation
 
     settings = {"temperature": temperature, "backend": backend}
@@ -65,17 +61,17 @@ def translate(
     with tempfile.TemporaryFile() as kept:
         with audio.silenced_decoder():  # all, so that a bad one is refused before any work
             recordings = [audio.Recording(job.input, kept) for job in jobs]
-        sizes = [recording.samples for recording in recordings]
         cut = [
-            translation.cuts_pay(loaded, len(names), samples) if chunked is None else chunked
-            for samples in sizes
+            translation.cuts_pay(loaded, len(names), one.samples) if chunked is None else chunked
+            for one in recordings
         ]
         speeds = {  # refuses a backend that is not to be had
             way: translation.speed(loaded, names, chunked=way, **settings)
             for way in sorted(set(cut))
         }
         _check_writable(out)
-        _announce([samples * len(names) for samples in sizes], [speeds[way] for way in cut])
+        seconds = [len(names) * one.samples / audio.SAMPLE_RATE for one in recordings]
+        _announce(sum(seconds), sum(s / speeds[way] for s, way in zip(seconds, cut, strict=True)))
         for job, recording, way in zip(jobs, recordings, cut, strict=True):
             _translate_one(loaded, job, recording, chunked=way, seed=seed, **settings)
 
@@ -123,12 +119,7 @@ def _check_writable(out: Path) -> None:
         ) from error
 
 
-def _announce(samples: Sequence[int], speeds: Sequence[float]) -> None:
-    """Say how long it will take to make so many samples of each file, at its speed."""
-    from umtlib.audio import SAMPLE_RATE
-
-    seconds = sum(samples) / SAMPLE_RATE
-    taken = sum(n / SAMPLE_RATE / speed for n, speed in zip(samples, speeds, strict=True))
+def _announce(seconds: float, taken: float) -> None:
     if taken > 15:
         say(f"{seconds:.0f} s of audio to make at {seconds / taken:.2g} x real time: about "
             f"{_minutes(taken)}")  # fmt: skip
@@ -141,7 +132,11 @@ def _minutes(seconds: float) -> str:
 
 
 def _translate_one(
-    model: "MusicTranslator", job: Job, recording: "Recording", chunked: bool, **settings
+    model: "umtlib.MusicTranslator",
+    job: Job,
+    recording: "umtlib.audio.Recording",
+    chunked: bool,
+    **settings,
 ) -> None:
     """Translate a recording from file to files: its length does not matter to the memory."""
     from umtlib import audio, translation
@@ -168,7 +163,7 @@ def _translate_one(
         say(job.picture)
 
 
-def _draw(job: Job, recording: "Recording", made: dict) -> None:
+def _draw(job: Job, recording: "umtlib.audio.Recording", made: dict) -> None:
     """Draw the beginning of a recording, and what was made of it."""
     import numpy as np
 
