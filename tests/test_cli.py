@@ -130,7 +130,7 @@ def test_a_long_recording_is_cut_unless_told_otherwise(translate, blink_model, m
 
 def test_the_picture_of_a_long_recording_shows_its_beginning(umt, work, blink_folder, monkeypatch):
     shown = []
-    monkeypatch.setattr(cli, "PICTURED", 60)
+    monkeypatch.setattr(cli.translate, "PICTURED", 60)
     monkeypatch.setattr(plots, "comparison", lambda sounds, title: shown.append((sounds, title)))
     monkeypatch.setattr(plots, "save", lambda *_: None)
     for seconds in (59, 61):
@@ -475,4 +475,6 @@ def test_bench(umt, command, result):
 
 
 def test_minutes():
-    assert [cli._minutes(s) for s in (20, 300, 20_000)] == ["20 s", "5 min", "5.6 h"]
+    assert [cli.translate._minutes(s) for s in (20, 300, 20_000)] == [
+        "20 s", "5 min", "5.6 h",
+    ]  # fmt: skip

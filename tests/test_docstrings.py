@@ -11,9 +11,9 @@ from umtlib import errors
 
 PACKAGE = Path(umtlib.__file__).parent
 ERRORS = {name for name, kind in inspect.getmembers(errors, inspect.isclass)}
-FILES = [
-    path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "cli.py"
-]  # a command has help
+FILES = [  # a command has help
+    path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != PACKAGE / "cli"
+]
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 

@@ -173,7 +173,7 @@ def test_killed_rank_ends_the_other(corpus, tmp_path):
 
 def test_torchrun_starts_a_team(corpus, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-               "-m", "umtlib.cli", "train", "--preset", "tiny", "--data", corpus,
+               "-m", "umtlib", "train", "--preset", "tiny", "--data", corpus,
                "--out", tmp_path / "run", "--workers", "0"]  # fmt: skip
     for more in (["--steps", "1"], ["--steps", "2", "--resume"]):
         done = subprocess.run(

@@ -161,6 +161,21 @@ class Recording:
             yield np.frombuffer(self.kept.read(4 * min(_BLOCK, samples - first)), np.float32)
 
 
+@contextlib.contextmanager
+def silenced_decoder() -> Iterator[None]:
+    """Hide what the MP3 decoder writes to stderr about damaged files; warnings come at the end."""
+    saved, told = os.dup(2), []
+    try:
+        with open(os.devnull, "wb") as nowhere, warnings.catch_warnings(record=True) as told:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        for one in told:
+            warnings.showwarning(one.message, one.category, one.filename, one.lineno)
+
+
 def to_mono_16k(audio: np.ndarray, sample_rate: float) -> np.ndarray:
     """Convert an array to what the network works on; the same rules as in `read`.
 

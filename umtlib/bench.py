@@ -10,7 +10,7 @@ from itertools import cycle
 
 import torch
 
-from umtlib import config, generation, training, translator
+from umtlib import config, generation, runs, training, translator
 from umtlib.batches import Batch
 from umtlib.decoder import Decoder
 from umtlib.encoder import Encoder
@@ -161,6 +161,7 @@ def train(
         If there is no such preset or dtype, or a number is not positive.
     """
     _check(seconds=seconds, batch=batch, crop=crop)
+    runs.keep_memory()
     if not generation.dtype_named(dtype).is_floating_point:
         raise ConfigError(f"nothing is trained in {dtype}; choose float32 or bfloat16")
     model = translator.build(config.preset(preset).model)

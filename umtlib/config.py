@@ -13,7 +13,7 @@ import dataclasses
 import pkgutil
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin
 
@@ -335,6 +335,26 @@ def preset(name: str, domains: tuple[str, ...] = SIX_DOMAINS) -> Preset:
     return dataclasses.replace(
         found, model=dataclasses.replace(found.model, domains=tuple(domains))
     )
+
+
+def changed(preset: Preset, settings: Iterable[str]) -> Preset:
+    """Replace fields of a preset's training, each by ``NAME=VALUE``: JSON, or else text.
+
+    Raises
+    ------
+    ConfigError
+        If one is not of this form, or names no field or a value that it cannot have.
+    """
+    values = dataclasses.asdict(preset.training)
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting!r} must be NAME=VALUE, as learning_rate=1e-3")
+        try:
+            values[name] = files.parse_json(value)
+        except ValueError:
+            values[name] = value
+    return dataclasses.replace(preset, training=from_values(type(preset.training), values))
 
 
 def to_json(config: Any) -> str:

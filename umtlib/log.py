@@ -75,6 +75,25 @@ class Log:
             self.on_report(line)
 
 
+def tensorboard(folder: Path) -> Callable[[dict], None]:
+    """Return what also writes each line for TensorBoard, if that is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return lambda line: None
+    writer = SummaryWriter(folder)
+
+    def note(line: dict) -> None:
+        for name, value in line.items():
+            values = value if isinstance(value, dict) else {"": value}
+            for domain, number in values.items():
+                if isinstance(number, int | float):
+                    writer.add_scalar(f"{name}/{domain}".rstrip("/"), number, line["step"])
+        writer.flush()
+
+    return note
+
+
 def cut(path: Path, step: int) -> None:
     """Remove the lines after a step, and one that a full disk has torn, from a log."""
     if not path.exists():

@@ -3,9 +3,11 @@
 Notebook: ``01_quickstart``.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -260,6 +262,26 @@ def _one_by_one(model, names, heard, seed, progress, options):
         tell = progress and partial(_tell, progress, heard.samples, len(names), number * whole)
         rng = torch.Generator().manual_seed(seed)
         yield from perform_long(model, name, heard, generator=rng, progress=tell, **options)
+
+
+def write(
+    model: MusicTranslator, paths: Mapping[str, Path], heard: Heard, shown: int = 0, **settings
+) -> dict[str, np.ndarray]:
+    """Write what `pieces` makes to WAV files, one for each of its domains that has a path.
+
+    Returns
+    -------
+    dict
+        By domain, its first ``shown`` samples, or all if there are fewer; empty if that is 0.
+    """
+    begun: dict[str, list[np.ndarray]] = {name: [] for name in paths if shown}
+    with contextlib.ExitStack() as stack:
+        put = {name: stack.enter_context(sound.writing(path)) for name, path in paths.items()}
+        for name, piece in pieces(model, [*paths], heard, **settings):
+            put[name](piece)
+            if (left := shown - sum(map(len, begun.get(name, [])))) > 0:
+                begun[name].append(piece[:left])
+    return {name: np.concatenate(parts) for name, parts in begun.items()}
 
 
 def seeded(seed: int, rows: int = 1) -> State:

@@ -1,0 +1,89 @@
+"""``umt stimuli``: the sounds of a listening test; and ``umt ratings``, what came of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option, Typer
+
+import umtlib
+from umtlib import files
+from umtlib.cli import options
+from umtlib.cli.printing import bars, say
+
+app = Typer(help="Make a blinded listening test.", no_args_is_help=True)
+
+
+@app.command()
+def opinion(
+    data: options.Paired,
+    out: options.NewFolder,
+    to: Annotated[str, Option(help="The domain that the excerpts are translated to.")],
+    model: options.Model = "six-domains-small",
+    excerpts: options.Excerpts = None,
+    temperature: options.Temperature = 1.0,
+    seed: options.Seed = 0,
+    backend: options.Backend = "auto",
+) -> None:
+    """Write sounds to be rated from 1 to 5, with hidden references and anchors."""
+    from umtlib.evaluation import stimuli
+
+    settings = {"temperature": temperature, "seed": seed, "backend": backend}
+    _write_pack(stimuli.opinion, model, data, to, out, excerpts=excerpts, **settings)
+
+
+@app.command()
+def lineup(
+    data: options.Paired,
+    out: options.NewFolder,
+    model: options.Model = "six-domains-small",
+    excerpts: options.Excerpts = None,
+    temperature: options.Temperature = 1.0,
+    seed: options.Seed = 0,
+    backend: options.Backend = "auto",
+) -> None:
+    """Write lineups, of which a rater picks the source from among its translations."""
+    from umtlib.evaluation import stimuli
+
+    settings = {"temperature": temperature, "seed": seed, "backend": backend}
+    _write_pack(stimuli.lineup, model, data, out, excerpts=excerpts, **settings)
+
+
+def _write_pack(write: Callable[..., Path], model: str, *arguments, **settings) -> None:
+    """Let one of the tests write its pack, and say what to do with it."""
+    from umtlib.evaluation.stimuli import KEY, SHEET
+
+    loaded = umtlib.load(model)
+    with bars() as progress:
+        out = write(loaded, *arguments, progress=progress, **settings)
+    say(f"{out}: give raters the sounds and a copy of {SHEET}, and keep {KEY}; then "
+        f"umt ratings SHEETS... --key {out / KEY}")  # fmt: skip
+
+
+def ratings(
+    tables: Annotated[
+        list[Path],
+        Argument(metavar="CSV", help="Ratings, or with --key filled-in sheets."),
+    ],
+    key: Annotated[Path | None, Option(help="The key of the pack of stimuli.")] = None,
+    domain: Annotated[
+        list[str], Option(help="All domains of a lineup. Default: those of the key, or that occur.")
+    ] = [],
+    level: Annotated[float, options.real("Of the intervals.", 0.5, 0.999)] = 0.95,
+    json: options.Json = False,
+) -> None:
+    """Analyse a listening test: opinion scores or a lineup, told apart by their columns."""
+    from umtlib.evaluation import listening, stimuli
+    from umtlib.evaluation import tables as markdown
+
+    if key:
+        rows = stimuli.unblind(key, tables)
+        domain = domain or stimuli.choices(key)
+    else:
+        rows = [row for table in tables for row in listening.read(table)]
+    if rows and "answer" in rows[0]:
+        domain = domain or sorted({row[name] for row in rows for name in ("domain", "answer")})
+        found, show = listening.lineup(rows, domain, level), markdown.lineup
+    else:
+        found, show = listening.evaluate(rows, level), markdown.opinion
+    print(files.to_json(found) if json else show(found))

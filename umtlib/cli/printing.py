@@ -1,0 +1,38 @@
+"""What several verbs print: lines, whatever names are in them, and bars."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+from tqdm import tqdm
+
+from umtlib.names import readable
+
+
+def one_line(text: object) -> str:
+    """Return a text as one line."""
+    return readable(" ".join(str(text).split()))
+
+
+def complain(kind: str, text: object) -> None:
+    """Print an error or a warning on one line of stderr."""
+    print(f"umt: {kind}:", one_line(text), file=sys.stderr)
+
+
+def say(text: object) -> None:
+    """Print one line, with its spaces as they are."""
+    print(readable(str(text)), flush=True)
+
+
+@contextlib.contextmanager
+def bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar for each stage; gives a function of stage, done and total."""
+    with contextlib.ExitStack() as stack:
+        shown: dict[str, tqdm] = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in shown:
+                shown[stage] = stack.enter_context(tqdm(total=total, desc=stage, disable=None))
+            shown[stage].update(done - shown[stage].n)
+
+        yield progress
