@@ -18,6 +18,7 @@ that are pure functions of arrays, and ``evaluate``, which returns a dict of num
 `stimuli`           what they are given: blinded packs for both
 ==================  ==========================================================================
 
-`report` asks them all of one model; `features` holds what they listen with, `transcriber` finds
-notes, and `standins` are sounds whose worth is known.
+`report` asks them all of one model, of `translations` of excerpts, and `summary` averages;
+`features` holds what they listen with, `transcriber` finds notes, and `standins` are sounds
+whose worth is known.
 """

@@ -7,18 +7,16 @@ give `measure` any mapping from (excerpt, target) to waveforms. Notebook: ``05_e
 
 import csv
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import lru_cache, partial
-from itertools import product
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 import umtlib
-from umtlib import audio, files, translation
+from umtlib import audio, files
 from umtlib.corpora.corpus import Corpus
 from umtlib.corpora.pairs import Pair, read_pairs
 from umtlib.errors import EvaluationError
@@ -38,28 +36,12 @@ from umtlib.evaluation import (
 from umtlib.evaluation.features import Excerpt, excerpt
 from umtlib.evaluation.folder import new_folder
 from umtlib.evaluation.plots import draw
-from umtlib.evaluation.tables import PAPER, tables
-from umtlib.generation.perform import Heard, perform
+from umtlib.evaluation.summary import METRICS, SYSTEMS, mean, summarise
+from umtlib.evaluation.tables import tables
+from umtlib.evaluation.translations import Progress, choose, tell, translate_pairs
 from umtlib.translator import MusicTranslator
 
 Translations = Mapping[tuple[str, str], np.ndarray]  # (excerpt's id, target domain) -> waveform
-Progress = Callable[[str, int, int], None]
-
-SYSTEMS = {
-    "translation": "the model",
-    "input": "the untranslated input (identity)",
-    "input_mulaw": "the input through 8-bit mu-law",
-    "noise": "white noise",
-    "wrong_excerpt": "another piece, played by the target",
-    "wrong_domain": "the true notes, played by a third domain",
-    "fluttering": "the true rendering, its level swinging by 3 dB eight times a second",
-    "smeared": "the true rendering, its spectrum averaged over 100 ms",
-    "shuffled": "the true rendering, its frames of 50 ms in random order",
-    "truth": "the true rendering through 8-bit mu-law",
-}
-IN_TIME = (*dynamics.METRICS, "certainty")  # by target, in a table of their own
-METRICS = (*pitch.METRICS, *notes.METRICS, *truth.METRICS, *IN_TIME)
-_STREAMS = 32  # excerpts generated at a time
 _RETAKEN = 3  # excerpts that are translated twice, to measure how free the decoders are
 
 
@@ -124,7 +106,7 @@ def evaluate(
         made = translate_pairs(model, pairs, progress=progress, **settings)
         report = {"model": name, "umtlib": umtlib.__version__, **settings}
         rows, report["results"] = measure(pairs, model.domains, made, corpus, judge, progress)
-        _tell(progress, "probing", 0, 1)
+        tell(progress, "probing", 0, 1)
         report["latent"] = latent.evaluate(model, corpus)
         report["transcription"] = transcription.evaluate(model, pairs)
         report["blending"] = _blends(model, pairs, settings)
@@ -136,7 +118,7 @@ def evaluate(
             report["nsynth"] = nsynth.compare(*single)
         if part is not None:
             write(report, rows, part, {"nsynth": nsynth.plot(*single)} if single else {})
-        _tell(progress, "probing", 1, 1)
+        tell(progress, "probing", 1, 1)
     return report
 
 
@@ -196,77 +178,6 @@ def _blends(model: MusicTranslator, pairs: Sequence[Pair], settings: Mapping) ->
     return found
 
 
-def choose(pairs: Sequence[Pair], number: int | None) -> list[Pair]:
-    """Return so many pairs, taken from the sources in turn; all if ``number`` is None.
-
-    Raises
-    ------
-    EvaluationError
-        If the number is less than 1 or there are no pairs.
-    """
-    if not pairs or (number is not None and number < 1):
-        raise EvaluationError(f"{number} of {len(pairs)} paired excerpts: nothing to evaluate")
-    turn: dict[str, int] = {}
-    ranked = []
-    for place, pair in enumerate(pairs):
-        group = pair.source.split("/")[0]  # the unseen timbres take turns as one source
-        turn[group] = turn.get(group, -1) + 1
-        ranked.append((turn[group], place))
-    kept = sorted(place for _, place in sorted(ranked)[:number])
-    return [pairs[place] for place in kept]
-
-
-def translate_pairs(
-    model: MusicTranslator,
-    pairs: Sequence[Pair],
-    domains: Sequence[str] | None = None,
-    *,
-    temperature: float = 1.0,
-    seed: int = 0,
-    backend: str = "auto",
-    progress: Progress | None = None,
-) -> dict[tuple[str, str], np.ndarray]:
-    """Translate every excerpt to every domain (or to those named), many streams at a time.
-
-    Each result is the one that `umtlib.translate` gives for this excerpt, domain and seed, but for
-    the rounding of sums; which codes are drawn can differ where two are about equally likely.
-
-    Returns
-    -------
-    dict
-        From (excerpt's id, domain) to float32 waveforms, shape (T,).
-    """
-    made, done, domains, pool = {}, 0, domains or model.domains, model.config.encoder.pool
-    total = len(pairs) * len(domains)
-
-    def tell(rows: int, frames: int, samples: int) -> None:
-        share = done + rows * samples / (frames * pool)
-        _tell(progress, "translating", round(100 * share), 100 * total)
-
-    for first in range(0, len(pairs), _STREAMS):
-        group = pairs[first : first + _STREAMS]
-        sounds = [audio.level(pair.audio() / np.float32(32_768)) for pair in group]
-        found = [translation.hear(model, [sound], len(sound)) for sound in sounds]
-        for frames in sorted({one.latent.shape[2] for one in found}):  # of one corpus: all alike
-            some = [i for i, one in enumerate(found) if one.latent.shape[2] == frames]
-            heard = Heard(
-                torch.cat([found[i].latent for i in some]),
-                frames * pool,
-                torch.cat([found[i].levels for i in some]),
-            )
-            for domain in domains:
-                pieces = perform(
-                    model, [domain], heard.split(pool),
-                    states=[translation.seeded(seed, len(some))], temperature=temperature,
-                    backend=backend, progress=partial(tell, len(some), frames),
-                )  # fmt: skip
-                rows = torch.cat([piece for _, piece in pieces], dim=1)
-                for i, row in zip(some, rows, strict=True):
-                    made[group[i].id, domain] = row[: found[i].samples].numpy()
-                done += len(some)
-    return made
-
-
 def apply(
     translate: Callable[[np.ndarray, str], np.ndarray],
     pairs: Sequence[Pair],
@@ -322,7 +233,7 @@ def measure(
             rows.append(row)
             if pair.source != target:
                 embedded.setdefault((system, target), []).append(points)
-        _tell(progress, "measuring", done, len(pairs))
+        tell(progress, "measuring", done, len(pairs))
     results = summarise(rows, domains, judge)
     if corpus is not None:
         results["frechet"] = _frechet(corpus, domains, judge, embedded)
@@ -394,135 +305,6 @@ def _wrong(pair: Pair, pairs: Sequence[Pair], target: str) -> dict[str, Excerpt]
     return found
 
 
-def mean(rows: Iterable[Mapping], metric: str) -> float | None:
-    """Return the average of a metric over the rows that have it, or None."""
-    values = [row[metric] for row in rows if row.get(metric) is not None]
-    return float(np.mean(values)) if values else None
-
-
-def means(rows: Iterable[Mapping]) -> dict[str, float | None]:
-    """Return the average of every metric, and the number of rows as ``n``."""
-    rows = list(rows)
-    return {metric: mean(rows, metric) for metric in METRICS} | {"n": len(rows)}
-
-
-def group(source: str) -> str:
-    """Return a source's name in the tables: its domain, or ``"unseen"``."""
-    return "unseen" if source.startswith("unseen/") else source
-
-
-def summarise(
-    rows: Sequence[Mapping], domains: Sequence[str], judge: recogniser.Recogniser
-) -> dict:
-    """Return the averages that the report shows; a domain to itself counts in ``pairs`` only."""
-    away = [row for row in rows if row["source"] != row["target"]]
-    of = {system: [row for row in away if row["system"] == system] for system in SYSTEMS}
-    sources = sorted({group(row["source"]) for row in rows})
-    by_pair = {
-        source: {
-            target: {
-                system: means(
-                    row for row in rows
-                    if (row["system"], row["target"]) == (system, target)
-                    and group(row["source"]) == source
-                )
-                for system in ("translation", "input", "truth")
-            }
-            for target in domains
-        }
-        for source in sources
-    }  # fmt: skip
-    results = {
-        "excerpts": len({row["excerpt"] for row in rows}),
-        "systems": {system: means(of[system]) for system in SYSTEMS},
-        "in_time": _in_time(of, domains),
-        "to_piano": _to_piano(of),
-        "pairs": by_pair,
-        "recogniser": {system: _called(of[system], judge) for system in ("translation", "truth")},
-    }
-    return results | {"targets": _targets(results, of, domains)}
-
-
-def _in_time(of: Mapping[str, list], domains: Sequence[str]) -> dict:
-    """Return the measures of time by target; to read beside the truth's, which differ a lot."""
-    return {
-        target: {
-            system: {metric: mean(rows, metric) for metric in ("note_f", *IN_TIME)}
-            for system in ("translation", "input", "truth")
-            for rows in [[row for row in of[system] if row["target"] == target]]
-        }
-        for target in domains
-    }
-
-
-def _to_piano(of: Mapping[str, list]) -> dict:
-    """Return the paper's table: from its three kinds of source to the piano."""
-    return {
-        source: {
-            system: means(
-                row for row in rows
-                if row["target"] == "beethoven_piano" and group(row["source"]) == source
-            )
-            for system, rows in of.items()
-        }
-        for source in PAPER
-    }  # fmt: skip
-
-
-def _called(rows: Sequence[Mapping], judge: recogniser.Recogniser) -> dict:
-    wanted, called = ([row[name] for row in rows] for name in ("target", "called"))
-    return recogniser.summary(recogniser.confusion(wanted, called, judge.domains), judge.domains)
-
-
-def _targets(results: Mapping, of: Mapping[str, list], domains: Sequence[str]) -> list[dict]:
-    """Compare with what the project set itself to reach."""
-    right = [results["recogniser"][s]["by_domain"].values() for s in ("translation", "truth")]
-    ours, true = (results["systems"][system] for system in ("translation", "truth"))
-    found = [("recognised as the target, worst domain", 0.9, *map(_lowest, right))]
-    for source, paper in PAPER.items():
-        for metric, wanted in zip(("ncc", "dtw"), paper["network"], strict=True):
-            values = [results["to_piano"][source][s][metric] for s in ("translation", "truth")]
-            found.append((f"{metric}, {source} to piano", wanted, *values))
-    found += [
-        (f"{m}, all", w, ours[m], true[m]) for m, w in (("ncc_centred", 0.6), ("chroma", 0.5))
-    ]
-    for metric, sign in (("log_mel", -1), ("note_f", 1)):
-        values = (
-            _closer(results["pairs"], domains, s, metric, sign) for s in ("translation", "truth")
-        )
-        found.append((f"pairs closer to the truth than the input is, {metric}", 1.0, *values))
-    for metric, what in (("melody", ""), ("melody_chroma", ", in any octave")):
-        values = (_whistled(of[s], domains, metric) for s in ("translation", "truth"))
-        found.append((f"melody of the whistle{what}, worst domain", 0.7, *values))
-    return [
-        {"target": what, "wanted": wanted, "reached": value, "truth": ceiling,
-         "met": None if value is None else value >= wanted}
-        for what, wanted, value, ceiling in found
-    ]  # fmt: skip
-
-
-def _lowest(values: Iterable[float | None]) -> float | None:
-    return min((value for value in values if value is not None), default=None)
-
-
-def _whistled(rows: Sequence[Mapping], domains: Sequence[str], metric: str) -> float | None:
-    """Return the average over the whistled excerpts, in the worst domain."""
-    rows = [row for row in rows if row["source"] == "unseen/whistle"]
-    return _lowest(mean((r for r in rows if r["target"] == name), metric) for name in domains)
-
-
-def _closer(
-    by_pair: Mapping, domains: Sequence[str], system: str, metric: str, sign: int
-) -> float | None:
-    """Return the part of the pairs of two domains in which a system beats the input."""
-    wins = []
-    for source, target in product(domains, domains):
-        cell = by_pair.get(source, {}).get(target)
-        if source != target and cell and cell[system][metric] is not None:
-            wins.append(sign * (cell[system][metric] - cell["input"][metric]) > 0)
-    return float(np.mean(wins)) if wins else None
-
-
 def _frechet(corpus: Corpus, domains: Sequence[str], judge, embedded: Mapping) -> dict:
     results = {}
     for target in domains:
@@ -558,8 +340,3 @@ def write(
 def _short(value: object) -> object:
     """Return a number with five digits: more of them differ from one run to the next."""
     return f"{value:.5g}" if isinstance(value, float) else value
-
-
-def _tell(progress: Progress | None, stage: str, done: int, total: int) -> None:
-    if progress is not None:
-        progress(stage, done, total)

@@ -32,7 +32,8 @@ from umtlib.errors import EvaluationError
 from umtlib.evaluation import listening
 from umtlib.evaluation.features import excerpt
 from umtlib.evaluation.folder import new_folder
-from umtlib.evaluation.report import choose, group, translate_pairs
+from umtlib.evaluation.summary import group
+from umtlib.evaluation.translations import choose, translate_pairs
 from umtlib.translator import MusicTranslator
 
 KEY, SHEET = "key.csv", "sheet.csv"
@@ -70,7 +71,7 @@ def opinion(
     seed : int
         Of the translations and the order.
     **settings
-        Temperature, backend, progress; as in `umtlib.evaluation.report.translate_pairs`.
+        Temperature, backend, progress; as in `umtlib.evaluation.translations.translate_pairs`.
 
     Returns
     -------
