@@ -1,1 +1,1 @@
-"""What lets two cores train a model in an hour or two, and that the paper does not have."""
+"""What lets two cores train a model in a few hours, and that the paper does not have."""

@@ -1,4 +1,4 @@
-"""The recipe of ``small``: how two processor cores train a translator in an hour or two.
+"""The recipe of ``small``: how two processor cores train a translator in a few hours.
 
 1. *begin*: the encoder is fitted by least squares (`umtlib.small.regression`).
 2. *first*: the encoder stands still, and each domain's frame model learns to paint its domain
