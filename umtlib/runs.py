@@ -204,7 +204,11 @@ def train(
 
 
 def keep_memory() -> None:
-    """Let the C library keep freed memory: giving it back and faulting it in takes a fifth more."""
+    """Let the C library keep freed memory.
+
+    To give it back and fault it in again costs a step of ``tiny`` a third more, of ``small`` and
+    ``paper`` 5 to 8 %.
+    """
     with suppress(OSError, AttributeError):  # another C library than GNU's
         mallopt = ctypes.CDLL(None).mallopt
         for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**26)):
