@@ -60,7 +60,8 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence]) -> str:
 def _cell(value) -> str:
     if value is None:
         return "-"
-    return f"{value:.3g}" if isinstance(value, float) else escaped(str(value))
+    # Sums that should be 0 are not quite, and on every machine something else.
+    return f"{round(value, 9) + 0:.3g}" if isinstance(value, float) else escaped(str(value))
 
 
 def escaped(name: str) -> str:
