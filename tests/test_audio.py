@@ -270,3 +270,23 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
         part.write_bytes(b"half")
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == []
+
+
+def test_a_little_music_in_a_noisy_room_is_what_counts():
+    noise = 1e-3 * np.random.default_rng(0).standard_normal(60 * 16_000)
+    music = slice(30 * 16_000, round(31.5 * 16_000))
+    noise[music] += tone(1.5, amplitude=0.2)
+    made = audio.level(noise.astype(np.float32))
+    assert 20 * np.log10(np.sqrt(np.mean(made[music] ** 2))) == pytest.approx(-20, abs=1.5)
+
+
+def test_many_channels_do_not_take_for_ever(tmp_path):
+    soundfile.write(tmp_path / "in.wav", np.tile(tone(0.5)[:, None], (1, 256)), 16_000)
+    assert audio.read(tmp_path / "in.wav").std() > 0.2
+
+
+def test_an_rf64_that_ends_in_its_header_is_refused(tmp_path):
+    path = tmp_path / "in.wav"
+    path.write_bytes(b"RF64" + b"\xff" * 4 + b"WAVEds64" + struct.pack("<I", 28) + b"\0" * 4)
+    with pytest.raises(AudioError, match="in.wav"):
+        audio.read(path)

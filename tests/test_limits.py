@@ -154,7 +154,7 @@ def test_a_domain_named_as_a_method_is_refused(name):
 @pytest.mark.parametrize("text, words", [
     (b"[" * 100_000, "deeply"), (b"\xff\xfe\xfa", "decode"), (b'{"a": NaN}', "NaN"),
     (b'{"a": -Infinity}', "Infinity"), (b'{"a": 1, "a": 2}', "twice"), (b"9" * 5_000, "digits"),
-    (b"", "Expecting"), (b"{} {}", "Extra"),
+    (b"1e999", "1e999"), (b"", "Expecting"), (b"{} {}", "Extra"),
 ])  # fmt: skip
 def test_what_is_no_json(text, words):
     with pytest.raises(ValueError, match=words):
@@ -368,7 +368,7 @@ def test_a_number_out_of_range_is_refused_in_one_line(umt, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("change, word", [
     (["--device", "tpu"], "tpu"), (["--device", "cuda:99"], "cuda:99"), (["--device", ""], "''"),
-    (["--set", "learning_rate=NaN"], "learning_rate"), (["--set", "learning_rate=1e999"], "inf"),
+    (["--set", "learning_rate=NaN"], "learning_rate"), (["--set", "learning_rate=1e999"], "1e999"),
     (["--set", f"seed={10**20}"], "seed"), (["--set", "crop=[" + "[" * 10**5], "crop"),
     (["--steps", 10**10], "--steps"),
 ])  # fmt: skip

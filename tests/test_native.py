@@ -80,6 +80,17 @@ def test_what_is_not_ours_and_whole_is_made_anew(damage, folder):
     assert native.cached("a.so", lambda: pytest.fail("it is there")) == (path, b"anew")
 
 
+def test_a_folder_of_ones_own_that_others_can_write_to_is_not_used(folder):
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o777)
+    inner = native.cache_folder()
+    assert inner != folder
+    inner.mkdir()
+    inner.chmod(0o777)
+    with pytest.warns(RuntimeWarning, match="others can write to it|cannot keep"):
+        assert native.cached("a.so", lambda: MADE) == (None, MADE)
+
+
 def full_disk(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

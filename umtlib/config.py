@@ -68,7 +68,7 @@ class EncoderConfig:
     latent: Size = 64  # channels of the latent
     pool: Size = 800  # samples per latent frame: 50 ms at 16 kHz
     first_relu: bool = True  # ReLU before the dilated convolution; the official code has none
-    # Only for front_end = "filterbank": quadrature pairs of band-pass filters, which stay as they are.
+    # Only for front_end = "filterbank": quadrature pairs of band-pass filters, which stay fixed.
     filters: Size = 96
     filter_taps: Size = 2_048
     filter_stride: Size = 50

@@ -59,7 +59,7 @@ def fitting(stem: str, suffix: str) -> str:
         return stem + suffix
     digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
     room = LONGEST - _bytes(f"~{digest}{suffix}")
-    while _bytes(stem) > room:
+    while stem and _bytes(stem) > room:
         stem = stem[:-1]
     return f"{stem}~{digest}{suffix}"
 

@@ -7,6 +7,7 @@ through `array` and `number`.
 """
 
 import ctypes
+import errno
 import hashlib
 import numbers
 import os
@@ -39,7 +40,7 @@ FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread")
 FLAGS += ("-fno-math-errno", "-fno-trapping-math")  # nobody asks for them, and they cost vectors
 THREADS = 1024  # at most
 FINITE = (-torch.finfo(torch.float32).max, torch.finfo(torch.float32).max)
-UNIFORM = (0, 1 - 2**-53)  # less than 1
+UNIFORM = (0, 1 - 2**-24)  # less than 1, in float32
 
 # --------------------------------------------------------------------------------- processors
 
@@ -264,6 +265,8 @@ def cached(name: str, make: Callable[[], bytes]) -> tuple[Path | None, bytes]:
     content = make()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _ours(path.parent, stat.S_ISDIR):
+            raise PermissionError(errno.EACCES, "others can write to it")
         _write(path, content)
         _write(digest, hashlib.sha256(content).hexdigest().encode())
     except OSError as error:

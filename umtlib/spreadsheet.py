@@ -72,6 +72,14 @@ def read(
     for name, count in Counter(filter(None, header)).items():
         if count > 1:
             raise error(f"{path} has {count} columns {name!r}; leave one of them")
+    named = 1 + max((place for place, name in enumerate(header) if name), default=-1)
+    for line, cells in rows[1:]:
+        if any(cells[named:]):
+            stray = next(filter(None, cells[named:]))
+            raise error(
+                f"{path}, line {line}: {stray!r} stands under no column; put quotes around a cell "
+                "that holds the separator"
+            )
     wanted = columns(header) if callable(columns) else columns
     if missing := [name for name in wanted if name not in header]:
         raise error(f"{path} has no column {missing[0]!r}; it needs {', '.join(wanted)}")

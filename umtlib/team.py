@@ -149,6 +149,8 @@ def join(device: str = "cpu") -> Iterator[Team]:
     try:
         with _listening():
             store, rank, size = next(dist.rendezvous("env://", timeout=JOINING))
+            store.set(f"here/{rank}", "")
+            store.wait([f"here/{one}" for one in range(size)], JOINING)
             backend = "nccl" if here.type == "cuda" else "gloo"
             dist.init_process_group(
                 backend, store=store, rank=rank, world_size=size, timeout=PATIENCE

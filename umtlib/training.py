@@ -162,7 +162,8 @@ class Training:
     Raises
     ------
     TrainingError
-        If the number of steps is not said, or the corpus lacks a domain.
+        If the decoders' guide has weights of its own, the number of steps is not said, or the
+        corpus lacks a domain.
     """
 
     def __init__(
@@ -174,6 +175,11 @@ class Training:
         team: Team = Team(),
         workers: int = 0,
     ):
+        if any(True for one in model.decoders.values() for _ in one.guide.parameters()):
+            guide = model.config.decoder.guide
+            raise TrainingError(
+                f"the paper's training cannot teach the guide {guide!r}; take --preset small"
+            )
         if steps is None:
             raise TrainingError("the paper's training has no end of its own; choose one by --steps")
         self.model = self.average = model

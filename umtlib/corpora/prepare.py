@@ -245,7 +245,9 @@ def in_parallel(work: Callable[[Item], dict], items: list[Item], workers: int) -
             try:
                 while queue or running:
                     while queue and len(running) < 4 * workers:
-                        future = pool.submit(work, queue[0])  # where the pool is broken, it raises
+                        future = pool.submit(
+                            _orderly, work, queue[0]
+                        )  # where the pool is broken, it raises
                         running[future] = queue.popleft()
                     yield from _finished(running)
             except BrokenProcessPool:
@@ -270,6 +272,14 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     return pool
 
 
+def _orderly(work: Callable[[Item], dict], item: Item) -> dict:
+    """Work; on SIGTERM end this process when its files are cleaned up, or the pool keeps it."""
+    try:
+        return work(item)
+    except SystemExit as end:
+        os._exit(end.code)
+
+
 def _finished(running: dict[Future, Item]) -> Iterator[dict]:
     for future in wait(running, return_when=FIRST_COMPLETED).done:
         result = future.result()
@@ -282,7 +292,7 @@ def _one_by_one(work: Callable[[Item], dict], items: list[Item]) -> Iterator[dic
         with _pool(1) as pool:
             with suppress(BrokenProcessPool):
                 while items:
-                    yield pool.submit(work, items[-1]).result()
+                    yield pool.submit(_orderly, work, items[-1]).result()
                     items.pop()
         if items:
             reason = "the decoder crashes on it; convert it to WAV first"

@@ -30,6 +30,7 @@ __all__ = [
 
 BACKENDS = ("cuda", "cpu", "reference")  # fastest first
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+UNDER_1 = 1 - 2**-53  # the largest float64 below 1
 PIECE = 4_000  # samples per call of a backend: how often progress is told and Ctrl-C is heard
 
 
@@ -229,7 +230,8 @@ class _Job:
         streams, _, frames = condition.shape
         samples = streams, frames * guide.hop
         if uniforms is not None:
-            uniforms = native.array("uniforms", uniforms, torch.float32, samples, *native.UNIFORM)
+            uniforms = native.array("uniforms", uniforms, torch.float32, samples, 0, UNDER_1)
+            uniforms = uniforms.clamp(max=native.UNIFORM[1])  # what float32 rounds up to 1
         owner = (backend, dtype, streams, id(decoder))
         if state.owner not in (None, owner):
             raise GenerationError(
@@ -238,7 +240,14 @@ class _Job:
             )
         state.owner = owner
         self.decoder, self.uniforms = decoder, uniforms
-        self.told = Told(condition, told.predictors)
+        predictors = told.predictors
+        if guide.order or predictors is not None:
+            shape = streams, frames, guide.order
+            predictors = native.array(
+                "predictors", predictors, torch.float64, shape, *native.FINITE,
+                device=getattr(predictors, "device", "cpu"),
+            )  # fmt: skip
+        self.told = Told(condition, predictors)
         self.temperature, self.generator, self.state = temperature, generator, state
         self.run, self.options = reference.run, {}
         if backend == "cpu":

@@ -33,17 +33,17 @@ class FrameGuide(Guide):
     Raises
     ------
     ConfigError
-        If a latent frame cannot be divided, or is longer than a spectrum's samples.
+        If a latent frame cannot be divided, or the filter's windows would not overlap enough.
     """
 
     order = 128
 
     def __init__(self, latent: int, pool: int):
         super().__init__(latent, pool)
-        if pool % FINE or pool // FINE > SPAN:
+        if pool % FINE or 2 * (pool // FINE) > SPAN:
             raise ConfigError(
-                f"pool = {pool} must be a multiple of {FINE}, and at most {FINE * SPAN}, for the "
-                "guide 'frames'"
+                f"pool = {pool} must be a multiple of {FINE}, and at most {FINE * SPAN // 2}, for "
+                "the guide 'frames'"
             )
         self.channels, self.hop = latent + BANDS_TOLD, pool // FINE
         self.late = 2 * pool + SPAN

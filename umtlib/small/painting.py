@@ -73,7 +73,7 @@ def gather(state: State, name: str, again: bool) -> tuple[Tensor, Tensor]:
         clean = state.draw(name, min(TOGETHER, count - first), state.segment, rng)
         spectra.append(log_spectrum(clean, state.hop).half())
         versions = [encoder(heard(clean, rng)) for _ in range(OWN if again else FIRST)]
-        for _ in range(CONVERSIONS if again else 0):
+        for _ in range(CONVERSIONS if again and len(state.model.domains) > 1 else 0):
             source = versions[int(rng.integers(OWN))]
             painters = state.others(name, len(clean), rng)
             rows = zip(painters, source.split(1), strict=True)

@@ -119,5 +119,5 @@ def misfit(model: MusicTranslator, team: Team) -> str:
     if encoder.channels < encoder.filters:
         return f"needs {encoder.filters} channels, one for each filter, not {encoder.channels}"
     if guide != "frames":
-        return f"needs decoders with guide 'frames', not {guide!r}; choose another --preset"
+        return f"needs decoders with guide 'frames', not {guide!r}, which can no longer be trained"
     return ""
