@@ -9,28 +9,30 @@ import torch
 import umtlib
 from umtlib import config, translation, translator
 from umtlib.generation import chunks, generate
-from umtlib.generation.perform import Heard, perform, perform_long
+from umtlib.generation.perform import Heard, _Part, _Window, perform, perform_long
 from umtlib.generation.stream import encode_blocks
-from umtlib.guide import GUIDES, Guide
+from umtlib.guide import GUIDES, Guide, Told
 
 POOL = 800
 
 
 class Late(Guide):
-    """Tells a frame late, finishes 100 samples late and louder, and counts what it tells."""
+    """Tells a frame late, finishes 100 samples late and louder, and notes levels."""
 
-    told = 0
+    told, aims = 0, []
 
     def memory(self):
-        return {"latent": None, "waveform": None}
+        return {"latent": None, "waveform": None, "levels": None}
 
     def tell(self, latent, levels=None, memory=None, last=True):
         told, memory["latent"] = self._kept(memory["latent"], latent, 1, last)
+        aim, memory["levels"] = self._kept(memory["levels"], levels, 1, last)
         Late.told += told.shape[2]
-        return super().tell(told)
+        return Told(told, None, aim[..., None])
 
     def finish(self, waveform, told, memory=None, last=True):
         assert waveform.shape[1] == told.condition.shape[2] * self.hop
+        Late.aims.append(told.aim[0, :, 0])
         made, memory["waveform"] = self._kept(memory["waveform"], waveform, 100, last)
         return 3 * made
 
@@ -116,15 +118,22 @@ def test_one_stretch_is_exact_and_several_are_as_long(model):
     assert (made - exact)[:, first:].abs().max() > 1e-4
 
 
-def test_stretches_are_told_once_and_little_is_kept(model, monkeypatch):
-    if not isinstance(model.decoders["a"].guide, Late):
-        pytest.skip("it counts")
+@pytest.mark.parametrize("model", ["late"], indirect=True)
+def test_a_guide_is_told_of_each_frame_once_and_finishes_it_with_what_it_said(model, monkeypatch):
     monkeypatch.setattr("umtlib.generation.perform.PIECE", 4 * POOL)
-    heard = Heard(torch.zeros(1, 8, 400), 400 * POOL, torch.ones(1, 400))
-    Late.told, seen = 0, []
-    for _ in perform_long(model, "a", heard, seconds=0.5, streams=2, generator=rng()):
-        seen.append(Late.told)
-    assert Late.told == 400 and seen[0] < 40 and len(seen) > 30
+    heard = Heard(torch.zeros(1, 8, 200), 200 * POOL, torch.rand(1, 200, generator=rng()))
+    long = perform_long(model, "a", heard, seconds=0.5, streams=2, generator=rng())
+    for way in (perform(model, ["a"], heard.split(POOL)), long):
+        Late.told, Late.aims = 0, []
+        seen = [Late.told for _ in way]
+        assert Late.told == 200 and seen[0] < 40 and len(seen) > 15
+        assert torch.equal(torch.cat(Late.aims), heard.levels[0])
+    window = _Window(_Part(model, "a"), heard)
+    for first in (0, 50, 100):
+        assert torch.equal(
+            window(first, first + 9).aim[0, :, 0], heard.levels[0, first : first + 9]
+        )
+        assert window.told.condition.shape[2] <= 9 + 4  # it forgets the rest
 
 
 def test_a_guide_that_wants_pieces_is_told_a_latent_at_once(model):
