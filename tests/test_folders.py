@@ -405,3 +405,10 @@ def test_a_corpus_ten_times_the_memory_limit(tmp_path):
 def test_a_length_that_makes_no_sense(tmp_path, longest):
     with pytest.raises(CorpusError, match="longest"):
         folders.build({"d": songs(tmp_path / "in", 2)}, tmp_path / "out", longest=longest)
+
+
+def test_a_worker_that_is_told_to_stop_ends():
+    """Its pool would catch the exception, and go on with the next file."""
+    work = "import sys; from umtlib.corpora import prepare; prepare._orderly(sys.exit, 143)"
+    caught = f"try:\n {work}\nexcept BaseException: sys.exit(0)"
+    assert subprocess.run([sys.executable, "-c", caught]).returncode == 143

@@ -423,6 +423,23 @@ def test_what_cannot_be_made_is_refused(change, message):
         generation.generate(decoder, **arguments)
 
 
+@pytest.mark.parametrize("predictors", [
+    None, torch.zeros(1, 1, 19), torch.zeros(1, 4, 19), torch.full((1, 2, 19), float("nan")),
+])  # fmt: skip
+def test_predictors_that_do_not_fit_are_refused(predictors):
+    decoder = make_decoder(VARIANTS["prediction"])
+    told = decoder.guide.tell(torch.zeros(1, LATENT, 2))
+    with pytest.raises(GenerationError, match="predictors"):
+        generation.generate(decoder, Told(told.condition, predictors), backend="reference")
+
+
+def test_the_largest_random_number_is_below_1_in_any_precision():
+    decoder, most = make_decoder(SMALL), 1 - 2.0**-53
+    uniforms = torch.full((1, POOL), most, dtype=torch.float64)
+    codes = generation.generate(decoder, torch.zeros(1, LATENT, 1), uniforms=uniforms)
+    assert codes.shape == (1, POOL)
+
+
 def test_a_state_is_not_taken_elsewhere():
     decoder, state = make_decoder(SMALL), State()
     latent, _ = make_input(decoder, 2, 1)

@@ -63,7 +63,9 @@ def test_what_a_spreadsheet_saves_is_read(tmp_path, name):
     (saved(rows=[(*ROWS[0], "score"), ("a", "b", "c", "1", "2")]).encode(), "2 columns 'score'"),
     (b'rater,clip,system,score\n"a,b,c,4\n', "no table|no clip"), (b"\0\0\0", "zero bytes"),
     (b"rater" + b"," * 20_000, "20000 cells"), (b"\xff\xfe\xff", "no table"),
-    (b"\n\n", "no column"),
+    (b"\n\n", "no column"), (b'rater,clip,system,score\na,b,c,"4', "not closed"),
+    (b"rater,clip,system,score\na,b,c,4,5\n", "line 2: '5' stands under no column"),
+    (b'rater,clip,system,score\na,"b\n",c,4\na,b,c,d\n', "line 4"),
     (None, "no file"),
 ])  # fmt: skip
 def test_what_is_no_table_is_refused(tmp_path, data, words):

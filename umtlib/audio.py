@@ -28,8 +28,9 @@ import soxr
 from scipy.ndimage import minimum_filter1d, uniform_filter1d
 from scipy.signal import butter, sosfilt, sosfilt_zi
 
+from umtlib import files
 from umtlib.errors import AudioError, UmtWarning
-from umtlib.names import fitting, readable
+from umtlib.names import readable
 
 SAMPLE_RATE = 16_000
 LONGEST = 12 * 3600  # seconds; what decodes to more than this is refused, not collected in memory
@@ -121,7 +122,7 @@ def stream(path: str | os.PathLike) -> Iterator[np.ndarray]:
 
 
 class Recording:
-    """What `stream` yields of a file, brought to `level`: decoded once, and kept on the disk.
+    """What `stream` yields of a file, brought to `level`: decoded to be kept on the disk.
 
     Parameters
     ----------
@@ -270,8 +271,10 @@ def levelled(blocks: Iterable[np.ndarray], loudness: Loudness) -> Iterator[np.nd
     np.ndarray
         float32 in [-1, 1], shape (samples,).
     """
-    chosen = 1 if loudness.slow else 0
-    return _peaks_limited(pair[chosen] * loudness.gain for pair in _with_steady(blocks))
+    if loudness.slow:
+        blocks = (steady for _, steady in _with_steady(blocks))
+    pieces = (piece.astype(np.float32, copy=False) for piece in _small(blocks))
+    return _peaks_limited(piece * loudness.gain for piece in pieces)
 
 
 def measure(blocks: Iterable[np.ndarray]) -> tuple[int, Loudness]:
@@ -319,13 +322,16 @@ def _frame_powers(pair: np.ndarray, frame: int) -> np.ndarray:
 def _with_steady(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Yield small blocks, shape (2, samples): as they are, and without what is below `LOWEST`."""
     state = None
-    for block in blocks:
-        for start in range(0, len(block), _PIECE):
-            piece = block[start : start + _PIECE]
-            if state is None:  # an offset from the start on is no step
-                state = _SETTLED * piece[:FRAME].mean(dtype=np.float64)
-            steady, state = sosfilt(_HIGHPASS, piece, zi=state)
-            yield np.stack([piece, steady]).astype(np.float32)
+    for piece in _small(blocks):
+        if state is None:  # an offset from the start on is no step
+            state = _SETTLED * piece[:FRAME].mean(dtype=np.float64)
+        steady, state = sosfilt(_HIGHPASS, piece, zi=state)
+        yield np.stack([piece, steady]).astype(np.float32)
+
+
+def _small(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Cut blocks into pieces that take little memory."""
+    return (block[i : i + _PIECE] for block in blocks for i in range(0, len(block), _PIECE))
 
 
 def _peaks_limited(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -397,26 +403,19 @@ def native(path: str | os.PathLike) -> str | bytes:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Give a temporary path to write to; rename it to ``path`` at the end, or remove it.
+    """Do what `files.replacing` does, for audio.
 
     Raises
     ------
     AudioError
         If the folder or the file cannot be written.
     """
-    path = Path(path)
-    part = path.with_name(fitting(f".{path.name}", f".{os.getpid()}.part"))
     try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        with files.replacing(path) as part:
+            yield part
     except (OSError, soundfile.SoundFileError) as error:
         reason = getattr(error, "strerror", None) or str(error).rstrip(".")
         raise AudioError(f"cannot write {path}: {reason}; choose another folder") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
 
 
 def _check_file(path: Path) -> None:

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from umtlib.names import fitting
+
 MOST_JSON = 64 << 20  # bytes; the largest that is read, NSynth's list of notes aside, has kilobytes
 
 
@@ -115,14 +117,15 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         If it cannot be written.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    part = path.with_name(fitting(f".{path.name}", f".{secrets.token_hex(4)}.part"))
     try:
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def stop_in_order() -> None:

@@ -1,10 +1,12 @@
 """Tables that people keep in spreadsheets, read from whatever the spreadsheet calls CSV."""
 
+import csv
 import io
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from umtlib.errors import UmtError
@@ -44,49 +46,48 @@ def read(
         Of the type given, if the file cannot be read or is no table, has a column twice or lacks
         one.
     """
-    import pandas
-
-    try:
-        if not Path(path).is_file():
-            raise error(f"{path} is no file; name a table saved as CSV")
-        text = _text(Path(path).read_bytes())
-        separator, text = _separator(re.sub("\r\n?", "\n", text))
-        if "\0" in text:
-            raise ValueError("it holds zero bytes")
-        plain = _QUOTED.sub("", text)
-        widest = max(line.count(separator) for line in (text + "\n" + plain).split("\n"))
-        if widest > _MOST:
-            raise ValueError(f"a line has {widest} cells")
-        table = pandas.read_csv(
-            io.StringIO(text), sep=separator, header=None, names=range(widest + 1), dtype=str,
-            keep_default_na=False, na_filter=False, skip_blank_lines=False, skipinitialspace=True,
-        )  # fmt: skip
-    except (OSError, ValueError, OverflowError) as reason:
-        raise error(f"{path} is no table: {reason}; save it as CSV") from reason
-    rows = [
-        (number, [str(cell).strip() if cell == cell else "" for cell in row])
-        for number, row in enumerate(table.itertuples(index=False, name=None), start=1)
-    ]
-    rows = [(number, cells) for number, cells in rows if any(cells)]
+    rows = _rows(path, error)
     header = rows[0][1] if rows else []
     for name, count in Counter(filter(None, header)).items():
         if count > 1:
             raise error(f"{path} has {count} columns {name!r}; leave one of them")
+    wanted = columns(header) if callable(columns) else columns
+    if missing := [name for name in wanted if name not in header]:
+        raise error(f"{path} has no column {missing[0]!r}; it needs {', '.join(wanted)}")
     named = 1 + max((place for place, name in enumerate(header) if name), default=-1)
     for line, cells in rows[1:]:
-        if any(cells[named:]):
-            stray = next(filter(None, cells[named:]))
+        if stray := next(filter(None, cells[named:]), ""):
             raise error(
                 f"{path}, line {line}: {stray!r} stands under no column; put quotes around a cell "
                 "that holds the separator"
             )
-    wanted = columns(header) if callable(columns) else columns
-    if missing := [name for name in wanted if name not in header]:
-        raise error(f"{path} has no column {missing[0]!r}; it needs {', '.join(wanted)}")
     return [
-        (number, {name: cell for name, cell in zip(header, cells, strict=True) if name})
-        for number, cells in rows[1:]
+        (line, {name: cell for name, cell in zip_longest(header, cells, fillvalue="") if name})
+        for line, cells in rows[1:]
     ]
+
+
+def _rows(path: str | os.PathLike, error: type[UmtError]) -> list[tuple[int, list[str]]]:
+    """Return the rows that are not empty: the number of the line where each ends, and its cells."""
+    try:
+        if not Path(path).is_file():
+            raise error(f"{path} is no file; name a table saved as CSV")
+        text = _text(Path(path).read_bytes())
+        said, separator, text = _separator(re.sub("\r\n?", "\n", text))
+        if "\0" in text:
+            raise ValueError("it holds zero bytes")
+        # A last row of a zero byte: a quote that is not closed would swallow it.
+        table = csv.reader(io.StringIO(f"{text}\n\0"), delimiter=separator, skipinitialspace=True)
+        *rows, (_, last) = ((table.line_num + said, row) for row in table)
+        if last != ["\0"]:
+            raise ValueError("a quote is not closed")
+        widest = max((len(row) for _, row in rows), default=1) - 1
+        if widest > _MOST:
+            raise ValueError(f"a line has {widest} cells")
+    except (OSError, ValueError, csv.Error) as reason:
+        raise error(f"{path} is no table: {reason}; save it as CSV") from reason
+    cells = ((line, [cell.strip() for cell in row]) for line, row in rows)
+    return [(line, row) for line, row in cells if any(row)]
 
 
 def number(text: str) -> float:
@@ -115,10 +116,10 @@ def _text(data: bytes) -> str:
         return data.decode("cp1252")  # what spreadsheets call CSV without further words
 
 
-def _separator(text: str) -> tuple[str, str]:
-    """Return what separates the cells, and the text without a first line that only says so."""
+def _separator(text: str) -> tuple[int, str, str]:
+    """Return how many first lines only say what separates the cells, what does, and the rest."""
     if said := re.match(r"sep=(.)\n", text):
-        return said[1], text[said.end() :]
+        return 1, said[1], text[said.end() :]
     head = next((line for line in text.split("\n") if line.strip(',;\t "')), "")
     counts = {mark: _QUOTED.sub("", head).count(mark) for mark in ";\t,"}
-    return max(counts, key=counts.get), text
+    return 0, max(counts, key=counts.get), text

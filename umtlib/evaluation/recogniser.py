@@ -18,26 +18,22 @@ shipped recogniser was trained by `train` on the training tracks of the rendered
 states its accuracy on tracks that it never heard. Notebook: ``05_evaluation``.
 """
 
-import json
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from umtlib import files
 from umtlib.audio import SAMPLE_RATE
 from umtlib.corpora.corpus import Corpus
 from umtlib.errors import EvaluationError
-from umtlib.evaluation import standins
+from umtlib.evaluation import nets, standins
 from umtlib.evaluation.features import HOP, Excerpt, excerpt
 
 SHIPPED = Path(__file__).parents[1] / "pretrained" / "domain-recogniser"
-WEIGHTS, CARD = "recogniser.safetensors", "card.json"
+WEIGHTS, CARD = "recogniser.safetensors", nets.CARD
 HIDDEN = 24
 _FRAMES = 2 * SAMPLE_RATE // HOP  # of a window
 _WEIGHT_DECAY = 2e-3
@@ -48,26 +44,16 @@ _RATES = (2, 4, 6, 8, 10, 14, 20, 31)  # Hz; edges of the bands of the modulatio
 
 
 @dataclass(frozen=True, eq=False)
-class Recogniser:
-    """A trained recogniser.
+class Recogniser(nets.Net):
+    """A trained recogniser, of 24 hidden units.
 
     Attributes
     ----------
     domains : tuple of str
-        What it can answer.
-    mean, scale : np.ndarray
-        Of the window statistics in training, shape (D,).
-    hidden, hidden_bias, output, output_bias : np.ndarray
-        Shapes (24, D), (24,), (K + 1, 24), (K + 1,); the last answer is none of the domains.
+        What it can answer; its last answer, one more, is none of them.
     """
 
     domains: tuple[str, ...]
-    mean: np.ndarray
-    scale: np.ndarray
-    hidden: np.ndarray
-    hidden_bias: np.ndarray
-    output: np.ndarray
-    output_bias: np.ndarray
 
     def embed(self, sound: np.ndarray | Excerpt) -> np.ndarray:
         """Return the embedding of each window, shape (windows, 24)."""
@@ -216,11 +202,7 @@ def train(data: str | os.PathLike, out: str | os.PathLike, *, seed: int = 0) -> 
         raise EvaluationError(f"{data} has training tracks of {known} domains; give two")
     judge = _fit(heard, labels, corpus.domains, seed)
     card = _card(corpus, judge, len(heard), seed)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    tensors = {k: np.ascontiguousarray(v) for k, v in vars(judge).items() if k != "domains"}
-    save_file(tensors, out / WEIGHTS)
-    (out / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    nets.keep(Path(out) / WEIGHTS, judge, card)
     return card
 
 
@@ -234,11 +216,10 @@ def load(folder: str | os.PathLike = SHIPPED) -> Recogniser:
     """
     folder = Path(folder)
     try:
-        card = files.read_json(folder / CARD)
-        files.open_regular(folder / WEIGHTS).close()
-        return Recogniser(tuple(card["domains"]), **load_file(folder / WEIGHTS))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        domains = tuple(files.read_json(folder / CARD)["domains"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise EvaluationError(f"no recogniser can be read from {folder}: {error}") from error
+    return Recogniser(domains=domains, **nets.read(folder / WEIGHTS, "recogniser"))
 
 
 def _collect(corpus: Corpus, rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:
@@ -272,21 +253,15 @@ def _wrong_in_time(
 
 
 def _fit(heard: np.ndarray, labels: list[int], domains: tuple[str, ...], seed: int) -> Recogniser:
-    from sklearn.exceptions import ConvergenceWarning  # takes a second, and only here
-    from sklearn.neural_network import MLPClassifier
+    from sklearn.neural_network import MLPClassifier  # takes a second, and only here
 
     mean, scale = heard.mean(axis=0), heard.std(axis=0) + 1e-6
     net = MLPClassifier(
         (HIDDEN,), activation="tanh", solver="lbfgs", alpha=_WEIGHT_DECAY * len(heard),
         max_iter=300, random_state=seed,
     )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # it stops after so many rounds
-        net.fit((heard - mean) / scale, labels)
-    weights = [mean, scale]
-    for weight, bias in zip(net.coefs_, net.intercepts_, strict=True):
-        weights += [weight.T, bias]
-    return Recogniser(domains, *(array.astype(np.float32) for array in weights))
+    weights = nets.fitted(net, (heard - mean) / scale, labels, mean, scale)
+    return Recogniser(domains=domains, **weights)
 
 
 def _card(corpus: Corpus, judge: Recogniser, count: int, seed: int) -> dict:

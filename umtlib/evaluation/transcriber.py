@@ -16,20 +16,18 @@ lasts while the second is over .4.
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import librosa
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 from scipy.signal import find_peaks
 from scipy.special import expit
 
 from umtlib.audio import SAMPLE_RATE
-from umtlib.errors import EvaluationError
+from umtlib.evaluation import nets
 from umtlib.evaluation.features import (
     BANDS_FLOOR_DB,
     BINS_PER_SEMITONE,
@@ -44,7 +42,7 @@ Note = tuple[float, float, float]  # onset and offset in seconds, MIDI pitch
 PITCHES = np.arange(LOWEST, LOWEST + 74)  # E1 to F7: at least one overtone lies below 6.3 kHz
 FRAMES_PER_SECOND = SAMPLE_RATE / HOP
 SHIPPED = Path(__file__).parents[1] / "pretrained" / "note-transcriber"
-WEIGHTS, CARD = "transcriber.safetensors", "card.json"
+WEIGHTS = "transcriber.safetensors"
 HIDDEN = 64
 BEGINS, SOUNDS = 0.5, 0.4  # probabilities
 _APART = 4  # frames between two beginnings of a pitch, and of the shortest note
@@ -60,23 +58,8 @@ _LONGEST_FILTER = 32_768  # samples
 
 
 @dataclass(frozen=True, eq=False)
-class Transcriber:
-    """A trained transcriber.
-
-    Attributes
-    ----------
-    mean, scale : np.ndarray
-        Of what it sees, shape (D,).
-    hidden, hidden_bias, output, output_bias : np.ndarray
-        Shapes (64, D), (64,), (2, 64), (2,): a note begins, a note sounds.
-    """
-
-    mean: np.ndarray
-    scale: np.ndarray
-    hidden: np.ndarray
-    hidden_bias: np.ndarray
-    output: np.ndarray
-    output_bias: np.ndarray
+class Transcriber(nets.Net):
+    """A trained transcriber: of H = 64 hidden units, and K = 2: a note begins, a note sounds."""
 
     def probabilities(self, sound: np.ndarray | Excerpt) -> np.ndarray:
         """Return the probabilities that notes begin and sound, shape (2, 74, F)."""
@@ -164,9 +147,4 @@ def load(folder: str | os.PathLike = SHIPPED) -> Transcriber:
     EvaluationError
         If there is none, or a file is damaged.
     """
-    try:
-        weights = load_file(Path(folder) / WEIGHTS)
-        names = [field.name for field in fields(Transcriber)]
-        return Transcriber(**{name: weights[name].astype(np.float32) for name in names})
-    except (OSError, KeyError, SafetensorError) as error:
-        raise EvaluationError(f"no transcriber can be read from {folder}: {error}") from error
+    return Transcriber(**nets.read(Path(folder) / WEIGHTS, "transcriber"))

@@ -8,19 +8,16 @@ more of those that are easily mistaken: near the beginning of a note, or an octa
 semitone beside it. Needs what rendering the corpus needs (`umtlib.corpora.six_domains`).
 """
 
-import json
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from umtlib.corpora import instruments, six_domains
 from umtlib.corpora.performing import perform
 from umtlib.corpora.scores import Score
-from umtlib.evaluation import notes, transcriber
+from umtlib.evaluation import nets, notes, transcriber
 from umtlib.evaluation.features import Excerpt, excerpt
 from umtlib.evaluation.transcriber import FRAMES_PER_SECOND, PITCHES, Note
 
@@ -82,11 +79,7 @@ def train(
         "seed": seed,
         "note_f": _held_out(found, render(scores, "val", tests, seed)),
     }
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    tensors = {k: np.ascontiguousarray(v.astype(np.float16)) for k, v in vars(found).items()}
-    save_file(tensors, out / transcriber.WEIGHTS)
-    (out / transcriber.CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    nets.keep(Path(out) / transcriber.WEIGHTS, found, card, np.float16)
     return card
 
 
@@ -170,7 +163,6 @@ def _chosen(
 
 def fit(seen: np.ndarray, wanted: np.ndarray, seed: int = 0) -> transcriber.Transcriber:
     """Fit the net to cells, shape (n, D), and answers, shape (n, 2)."""
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
     some = seen[:: max(1, len(seen) // 100_000)].astype(np.float32)
@@ -182,13 +174,7 @@ def fit(seen: np.ndarray, wanted: np.ndarray, seed: int = 0) -> transcriber.Tran
     net = MLPClassifier(
         (transcriber.HIDDEN,), alpha=1e-3, batch_size=1_024, max_iter=EPOCHS, random_state=seed
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # it stops after so many epochs
-        net.fit(inputs, wanted)
-    weights = [mean, scale]
-    for weight, bias in zip(net.coefs_, net.intercepts_, strict=True):
-        weights += [weight.T, bias]
-    return transcriber.Transcriber(*(array.astype(np.float32) for array in weights))
+    return transcriber.Transcriber(**nets.fitted(net, inputs, wanted, mean, scale))
 
 
 def _held_out(judge: transcriber.Transcriber, rendered) -> dict[str, float]:

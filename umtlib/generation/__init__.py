@@ -223,10 +223,10 @@ class _Job:
         _check(decoder, backend, dtype, generator, state)
         backend = fastest(dtype) if backend == "auto" else backend
         temperature = native.number("temperature", temperature, 0, native.FINITE[1], float)
-        guide = decoder.guide
+        guide, kind = decoder.guide, decoder.logits.weight.dtype
         if not isinstance(told, Told):
-            told = guide.tell(_numbers("latent", told, decoder, guide.latent))
-        condition = _numbers("condition", told.condition, decoder, guide.channels)
+            told = guide.tell(_finite("latent", told, kind, (None, guide.latent, None)))
+        condition = _finite("condition", told.condition, kind, (None, guide.channels, None))
         streams, _, frames = condition.shape
         samples = streams, frames * guide.hop
         if uniforms is not None:
@@ -243,10 +243,7 @@ class _Job:
         predictors = told.predictors
         if guide.order or predictors is not None:
             shape = streams, frames, guide.order
-            predictors = native.array(
-                "predictors", predictors, torch.float64, shape, *native.FINITE,
-                device=getattr(predictors, "device", "cpu"),
-            )  # fmt: skip
+            predictors = _finite("predictors", predictors, torch.float64, shape)
         self.told = Told(condition, predictors)
         self.temperature, self.generator, self.state = temperature, generator, state
         self.run, self.options = reference.run, {}
@@ -285,10 +282,10 @@ class _Job:
             yield self.done
 
 
-def _numbers(name: str, array: Tensor, decoder: Decoder, channels: int) -> Tensor:
-    """Check what is told of some frames, (B, channels, N)."""
-    kind, device = decoder.logits.weight.dtype, getattr(array, "device", "cpu")
-    return native.array(name, array, kind, (None, channels, None), *native.FINITE, device=device)
+def _finite(name: str, array: Tensor, kind: torch.dtype, shape: Sequence[int | None]) -> Tensor:
+    """Check what is told, where it lies."""
+    device = getattr(array, "device", "cpu")
+    return native.array(name, array, kind, shape, *native.FINITE, device=device)
 
 
 def _run_together(jobs: list[_Job], threads: int, progress: Callable[[int], None] | None) -> None:

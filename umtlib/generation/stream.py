@@ -41,8 +41,8 @@ def stream(
 
     The result is that of `umtlib.translate` of the whole input with the same seed, up to the
     rounding of the encoder's sums. But that brings a recording to the level of the training audio
-    first, by one gain that cannot be known before its end: here the caller does (see
-    `umtlib.audio.level_gain`). Memory does not grow.
+    first, by a gain that cannot be known before its end: here the caller does, as far as that goes
+    (see `umtlib.audio.level_gain`). Memory does not grow.
 
     Parameters
     ----------
