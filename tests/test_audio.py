@@ -1,17 +1,16 @@
 """Reading, resampling, levelling and writing, on tones whose every sample is known."""
 
 import os
-import struct
 import time
 import warnings
 
 import numpy as np
 import pytest
 import soundfile
-from conftest import tone
 
+from conftest import tone
 from umtlib import audio
-from umtlib.errors import AudioError
+from umtlib.errors import AudioError, UmtWarning
 
 RATES = (8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000, 192_000)
 
@@ -23,10 +22,8 @@ def test_a_tone_survives_any_rate(rate):
     assert found.dtype == np.float32 and found.shape == wanted.shape
     # 100 dB below the tone, away from the edges: soxr's "very high quality" has 120 and more.
     assert np.abs(found - wanted)[800:-800].max() < 0.3e-5
-
-
-def test_frequencies_above_8_khz_vanish():
-    assert np.abs(audio.to_mono_16k(tone(1, 44_100, 9_000), 44_100)[800:-800]).max() < 1e-5
+    if rate > 18_000:  # what no longer fits in vanishes
+        assert np.abs(audio.to_mono_16k(tone(1, rate, 9_000), rate)[800:-800]).max() < 1e-5
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 47_999])
@@ -46,18 +43,16 @@ def test_16_khz_16_bit_mono_is_not_touched(tmp_path):
     assert np.array_equal(soundfile.read(tmp_path / "out.wav", dtype="int16")[0], pcm)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 8])
-def test_channels_are_averaged(channels):
-    sounds = np.stack([tone(amplitude=0.1 * (c + 1)) for c in range(channels)], axis=1)
-    assert np.allclose(audio.to_mono_16k(sounds, 16_000), sounds.mean(axis=1), atol=1e-7)
-
-
-@pytest.mark.parametrize("dtype, scale", [(np.int16, 2**15), (np.int32, 2**31)])
-def test_integers_are_scaled_as_in_wav_files(dtype, scale):
-    found = audio.to_mono_16k((tone() * scale).astype(dtype), 16_000)
-    assert np.allclose(found, tone(), atol=2 / 2**15)
-    unsigned = np.round(tone() * 128 + 128).astype(np.uint8)
-    assert np.allclose(audio.to_mono_16k(unsigned, 16_000), tone(), atol=1 / 128)
+@pytest.mark.parametrize("given, wanted, error", [
+    *[(np.stack([tone() * c / 8 for c in range(n)], axis=1), tone() * (n - 1) / 16, 1e-7)
+      for n in (1, 2, 3, 8)],
+    (9 * tone(), tone() / np.abs(tone()).max(), 1e-6),  # too loud is scaled as a whole
+    ((tone() * 2**15).astype(np.int16), tone(), 2**-14),
+    ((tone() * 2**31).astype(np.int32), tone(), 1e-7),
+    (np.round(tone() * 128 + 128).astype(np.uint8), tone(), 2**-7),
+])  # fmt: skip
+def test_channels_are_averaged_and_integers_scaled(given, wanted, error):
+    assert np.abs(audio.to_mono_16k(given, 16_000) - wanted).max() < error
 
 
 @pytest.mark.parametrize("suffix, subtype, error", [
@@ -71,61 +66,26 @@ def test_formats(tmp_path, suffix, subtype, error):
     assert np.abs(audio.read(path) - tone(1)).max() < error
 
 
-def test_an_mp3_read_in_blocks_is_the_mp3_read_at_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize("suffix, rate, block", [("mp3", 16_000, 5_003), ("wav", 44_100, 1_009)])
+def test_what_is_read_in_blocks_is_what_is_read_at_once(tmp_path, monkeypatch, suffix, rate, block):
     # soundfile's own blocks seek after each read, which leaves a wrong frame at every border.
-    soundfile.write(tmp_path / "in.mp3", tone(2), 16_000)
-    whole, _ = soundfile.read(tmp_path / "in.mp3", dtype="float32")
-    monkeypatch.setattr(audio, "_BLOCK", 5_003)
-    assert np.allclose(audio.read(tmp_path / "in.mp3"), whole, atol=1e-6)
+    path = tmp_path / f"in.{suffix}"
+    soundfile.write(path, tone(2, rate), rate)
+    at_once = audio.to_mono_16k(*soundfile.read(path, dtype="float32"))
+    monkeypatch.setattr(audio, "_BLOCK", block)
+    assert np.allclose(audio.read(path), at_once, atol=1e-6)
 
 
-def test_blocks_do_not_change_the_resampling(tmp_path, monkeypatch):
-    soundfile.write(tmp_path / "in.wav", tone(1, 44_100), 44_100, subtype="FLOAT")
-    whole = audio.read(tmp_path / "in.wav")
-    monkeypatch.setattr(audio, "_BLOCK", 1_009)
-    assert np.allclose(audio.read(tmp_path / "in.wav"), whole, atol=1e-7)
-
-
-def test_too_loud_is_scaled_as_a_whole(tmp_path):
-    loud = 5 * tone(1, amplitude=1)
-    soundfile.write(tmp_path / "in.wav", loud, 16_000, subtype="FLOAT")
-    found = audio.read(tmp_path / "in.wav")
-    assert np.allclose(found, loud / np.abs(loud).max(), atol=1e-6)
-
-
-def test_a_truncated_mp3_gives_what_it_still_holds(tmp_path):
-    soundfile.write(tmp_path / "in.mp3", tone(4), 16_000)
-    whole = (tmp_path / "in.mp3").read_bytes()
-    (tmp_path / "cut.mp3").write_bytes(whole[: len(whole) // 2 + 13])
-    assert 1.5 * 16_000 < len(audio.read(tmp_path / "cut.mp3")) < 2.5 * 16_000
-
-
-def test_a_truncated_flac_gives_what_comes_before_the_damage(tmp_path):
-    soundfile.write(tmp_path / "in.flac", tone(4, hertz=300), 16_000)
-    whole = (tmp_path / "in.flac").read_bytes()
-    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
-    found = audio.read(tmp_path / "cut.flac")
-    assert len(found) > 16_000
-    assert np.abs(found - tone(4, hertz=300)[: len(found)]).max() < 1e-4
-
-
-def _header_that_lies(path, rate=16_000, frames=2**31 - 1):
-    size = min(frames * 2, 2**32 - 1)
-    head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 2**32 - 1, b"WAVE", b"fmt ", 16, 1, 1, rate,
-                       (2 * rate) % 2**32, 2, 16, b"data", size)  # fmt: skip
-    path.write_bytes(head + b"\0\1" * 100)
-
-
-def test_a_header_is_not_believed(tmp_path):
-    _header_that_lies(tmp_path / "in.wav")
-    assert len(audio.read(tmp_path / "in.wav")) == 100
-
-
-@pytest.mark.parametrize("rate", [1, 3_999, 2_000_000_000])
-def test_absurd_rates_are_refused(tmp_path, rate):
-    _header_that_lies(tmp_path / "in.wav", rate)
-    with pytest.raises(AudioError, match=r"in\.wav.*(rate|decoded)"):
-        audio.read(tmp_path / "in.wav")
+@pytest.mark.parametrize("suffix, error", [("mp3", 0.05), ("flac", 1e-4)])
+def test_what_comes_before_the_damage_is_used(tmp_path, suffix, error):
+    path = tmp_path / f"in.{suffix}"
+    soundfile.write(path, tone(4), 16_000)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2 + 13])
+    with pytest.warns(UmtWarning, match="in.* of the 4 s that its header says"):
+        found = audio.read(path)
+    assert 1.5 * 16_000 < len(found) < 2.5 * 16_000
+    assert np.abs(found - tone(4)[: len(found)])[2_000:-2_000].max() < error
 
 
 def test_longer_than_the_limit_is_refused(tmp_path, monkeypatch):
@@ -135,23 +95,15 @@ def test_longer_than_the_limit_is_refused(tmp_path, monkeypatch):
         audio.read(tmp_path / "in.wav")
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("rate", [16_000, 44_100])
-def test_one_bad_sample_is_refused(value, rate):
-    bad = tone(1, rate)
-    bad[777] = value
-    with pytest.raises(AudioError, match="NaN"):
-        audio.to_mono_16k(bad, rate)
-
-
 @pytest.mark.parametrize("bad", [
     np.zeros(0), np.zeros((0, 2)), np.zeros((5, 0)), np.zeros(()), np.zeros((2, 2, 2)),
     np.zeros((2, 80_000)), np.zeros(9, np.int64), np.zeros(9, complex), np.array(["a"]),
-    np.zeros(1),
+    np.zeros(1), *[np.append(tone(), bad) for bad in (np.nan, np.inf, -np.inf)],
 ])  # fmt: skip
 def test_arrays_that_are_no_audio_are_refused(bad):
-    with pytest.raises(AudioError):
-        audio.to_mono_16k(bad, 44_100)
+    for rate in (44_100, 16_000) if bad.size > 1 else (44_100,):  # one sample is enough at 16 kHz
+        with pytest.raises(AudioError):
+            audio.to_mono_16k(bad, rate)
 
 
 @pytest.mark.parametrize("gain", [1e-2, 1, 3])
@@ -231,13 +183,6 @@ def test_channels_that_cancel_are_heard(tmp_path, name, rate):
         assert "in.wav" in str(told[1].message) and "turned over" in str(told[1].message)
 
 
-def test_level_does_not_count_pauses_and_does_not_clip():
-    pause = np.zeros(64_000)
-    assert np.allclose(audio.level(np.r_[tone(1), pause])[:16_000], audio.level(tone(1)), atol=1e-5)
-    click = np.r_[tone(1, amplitude=0.01), 1.0]
-    assert np.abs(audio.level(click)).max() == pytest.approx(audio.CEILING)
-
-
 @pytest.mark.parametrize("samples", [1, 799, 800, 16_001])
 def test_level_of_silence_is_silence(samples):
     assert np.array_equal(audio.level(np.zeros(samples, np.float32)), np.zeros(samples))
@@ -245,40 +190,36 @@ def test_level_of_silence_is_silence(samples):
     assert np.abs(audio.level(hiss)).max() <= 1.01e-4
 
 
-def test_write_clips_and_refuses_nan(tmp_path):
-    audio.write(tmp_path / "out.wav", np.array([2.0, -2.0]))
-    assert soundfile.read(tmp_path / "out.wav", dtype="int16")[0].tolist() == [32767, -32768]
+def test_pauses_noise_and_clicks_do_not_count():
+    pause = np.zeros(64_000)
+    assert np.allclose(audio.level(np.r_[tone(1), pause])[:16_000], audio.level(tone(1)), atol=1e-5)
+    click = np.r_[tone(1, amplitude=0.01), 1.0]
+    assert np.abs(audio.level(click)).max() == pytest.approx(audio.CEILING)
+    room = 1e-3 * np.random.default_rng(0).standard_normal(60 * 16_000)
+    music = slice(30 * 16_000, round(31.5 * 16_000))
+    room[music] += tone(1.5, amplitude=0.2)
+    made = audio.level(room.astype(np.float32))
+    assert 20 * np.log10(np.sqrt(np.mean(made[music] ** 2))) == pytest.approx(-20, abs=1.5)
+
+
+def test_what_is_written_is_whole_or_not_there(tmp_path, monkeypatch):
+    path = tmp_path / "out.wav"
+    audio.write(path, np.array([2.0, -2.0]))  # clipped
+    assert soundfile.read(path, dtype="int16")[0].tolist() == [32767, -32768]
+    before = path.read_bytes()
     with pytest.raises(AudioError, match="NaN"):
-        audio.write(tmp_path / "nan.wav", np.array([0, np.nan]))
-    assert os.listdir(tmp_path) == ["out.wav"]
-
-
-def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch):
-    audio.write(tmp_path / "out.wav", tone())
-    before = (tmp_path / "out.wav").read_bytes()
+        audio.write(path, np.array([0, np.nan]))
+    with pytest.raises(KeyboardInterrupt), audio.replacing(path) as part:
+        part.write_bytes(b"half")
+        raise KeyboardInterrupt
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(AudioError, match=r"out\.wav: No space left"):
-        audio.write(tmp_path / "out.wav", tone(1))
-    assert os.listdir(tmp_path) == ["out.wav"] and (tmp_path / "out.wav").read_bytes() == before
-
-
-def test_an_interrupted_write_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), audio.replacing(tmp_path / "a.png") as part:
-        part.write_bytes(b"half")
-        raise KeyboardInterrupt
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_little_music_in_a_noisy_room_is_what_counts():
-    noise = 1e-3 * np.random.default_rng(0).standard_normal(60 * 16_000)
-    music = slice(30 * 16_000, round(31.5 * 16_000))
-    noise[music] += tone(1.5, amplitude=0.2)
-    made = audio.level(noise.astype(np.float32))
-    assert 20 * np.log10(np.sqrt(np.mean(made[music] ** 2))) == pytest.approx(-20, abs=1.5)
+        audio.write(path, tone(1))
+    assert os.listdir(tmp_path) == ["out.wav"] and path.read_bytes() == before
 
 
 def test_many_channels_do_not_take_for_ever(tmp_path):
@@ -286,10 +227,3 @@ def test_many_channels_do_not_take_for_ever(tmp_path):
     began = time.process_time()
     assert audio.read(tmp_path / "in.wav").std() > 0.2
     assert time.process_time() - began < 0.5  # it takes .05; all pairs of channels, 1.5
-
-
-def test_an_rf64_that_ends_in_its_header_is_refused(tmp_path):
-    path, endless = tmp_path / "in.wav", b"\xff" * 4
-    path.write_bytes(b"RF64" + endless + b"WAVEds64" + b"\0" * 4 + b"data" + endless)
-    with pytest.raises(AudioError, match="in.wav"):
-        audio.read(path)

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
+import conftest
 from umtlib import augment
 from umtlib.small import hearing
 
 RATE = 16_000
 
 
-def tone(frequency, seconds=1.0):
-    time = np.arange(round(seconds * RATE)) / RATE
-    return (0.5 * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
+def tone(hertz):
+    return conftest.tone(1.0, hertz=hertz, amplitude=0.5).astype(np.float32)
 
 
 def frequency(signal):

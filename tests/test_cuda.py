@@ -31,10 +31,13 @@ from test_generation import (
     run,
 )
 
-from umtlib import config, doctor, generation, native
+import umtlib
+from umtlib import generation
+from umtlib.cli import doctor
 from umtlib.errors import GenerationError
 from umtlib.generation import State, cuda, nvrtc, reference
 from umtlib.guide import Told
+from umtlib.machine import native
 
 HERE = Path(__file__).parent
 FLAGS = ["-O1", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing"]
@@ -150,7 +153,7 @@ def test_the_kernel_chooses_the_codes_of_the_reference(gpu, name, per_block):
 )  # fmt: skip
 def test_the_kernel_agrees_with_every_preset(gpu, name, per_block, pool):
     """As for the `cpu` backend, with shorter frames: this kernel was not made for a CPU."""
-    model = config.preset("paper" if name == "deep" else name).model
+    model = umtlib.preset("paper" if name == "deep" else name).model
     settings = replace(SMALL, blocks=1, layers=14) if name == "deep" else model.decoder
     decoder = make_decoder(settings, pool, model.encoder.latent)
     latent, uniforms = make_input(decoder, 1, 2)
@@ -302,7 +305,7 @@ def own_cache(monkeypatch, tmp_path):
 
 
 def sizes_of(name, per_block):
-    model = config.preset(name).model
+    model = umtlib.preset(name).model
     decoder = make_decoder(model.decoder, 4, model.encoder.latent)
     return replace(cuda.fit(decoder, 1, 1), streams=per_block)
 
@@ -506,4 +509,4 @@ def test_a_gpu_that_disagrees_is_not_used(monkeypatch, fresh, folder, what):
         assert generation.fastest() == "cpu"
     found = SimpleNamespace(name="T4", major=7, minor=5, total_memory=16 << 30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: found)
-    assert "disagrees with the reference" in doctor._gpu().meaning
+    assert "disagrees with the reference" in doctor._gpu()[2]

@@ -6,10 +6,12 @@ import pytest
 import torch
 from test_generation import needs_compiler
 
-from umtlib import config, generation, native
+import umtlib
+from umtlib import config, generation
 from umtlib.encoder import Encoder
 from umtlib.errors import NativeError
 from umtlib.generation.encoding import encode
+from umtlib.machine import native
 
 SMALL = replace(
     config.preset("tiny").model.encoder, blocks=2, layers=4, channels=17, latent=5, pool=50
@@ -63,7 +65,7 @@ def test_it_is_the_encoder_of_every_preset(preset, dtype):
 
 @pytest.mark.parametrize("dtype", generation.DTYPES.values())
 def test_a_filter_bank_is_left_to_the_encoder(dtype):
-    encoder, codes = Encoder(config.preset("small").model.encoder), codes_of(1_600)
+    encoder, codes = Encoder(umtlib.preset("small").model.encoder), codes_of(1_600)
     with torch.no_grad():
         assert torch.equal(encode(encoder, codes, dtype=dtype), encoder(codes))
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from umtlib import config, fused, native
+from umtlib import config
 from umtlib.decoder import Decoder
 from umtlib.errors import NativeError, UmtError
+from umtlib.machine import fused, native
 
 CHANNELS, SKIP, LATENT, POOL, FRAMES, BATCH = 8, 12, 5, 20, 3, 2
 
@@ -74,23 +75,28 @@ def test_threads_do_not_change_a_bit(monkeypatch):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         gradient, total = h.clone(), torch.empty_like(condition)
         given = torch.ones(len(h), CHANNELS)
-        fused._call("ungate", torch.float32, shape, gradient, condition, given, total)
+        fused._run("ungate", torch.float32, shape, gradient, condition, given, total)
         sums.append(torch.cat([gradient.flatten(), total.flatten()]))
     assert torch.equal(sums[0], sums[1])
     assert torch.equal(sums[0], sums[2])
 
 
-@pytest.mark.parametrize("wrong", [
-    {1: torch.zeros(2, 7)}, {0: torch.zeros(120, 16, dtype=torch.bfloat16)}, {2: None},
-    {0: torch.zeros(16, 120).T}, {3: torch.zeros(2, 3, 16, device="meta")},
+@pytest.mark.parametrize("name, wrong", [
+    ("x", torch.zeros(2, 61, 8)), ("skips", torch.zeros(2, 60, 12).half()),
+    ("conditions", torch.zeros(2, 3, 16)), ("conditions", torch.zeros(2, 2, 7, 16)),
+    ("taps", [torch.zeros(16, 16), torch.zeros(16, 8)]), ("outs", [torch.zeros(20, 8)]),
+    ("biases", [torch.zeros(8, device="meta")] * 2), ("dilations", [1, 2, 4]),
 ])  # fmt: skip
-def test_nothing_of_another_size_or_type_reaches_a_pass(wrong):
-    shape = fused._Shape(BATCH, FRAMES, POOL, CHANNELS, SKIP)
-    arrays = [torch.zeros(size) for size in ((120, 16), (2, 3, 16), (120, 8), (2, 3, 16))]
-    with pytest.raises(UmtError, match="ungate: "):
-        fused._call(
-            "ungate", torch.float32, shape, *(wrong.get(i, a) for i, a in enumerate(arrays))
-        )
+def test_nothing_of_another_size_or_type_reaches_a_pass(name, wrong):
+    given = {
+        "x": torch.zeros(2, 60, 8), "skips": torch.zeros(2, 60, 12),
+        "conditions": torch.zeros(2, 2, 3, 16), "dilations": [1, 2],
+        "taps": [torch.zeros(16, 16)] * 2, "outs": [torch.zeros(20, 8)] * 2,
+        "biases": [torch.zeros(8)] * 2,
+    }  # fmt: skip
+    assert fused.stack(**given).shape == (2, 60, 12)
+    with pytest.raises(UmtError, match="wanted float32|do not fit"):
+        fused.stack(**given | {name: wrong})
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import pytest
 import torch
 from test_generation import VARIANTS, make_decoder, make_input, needs_compiler, run
 
-from umtlib import native
 from umtlib.errors import NativeError
 from umtlib.generation import DTYPES, cpu
-from umtlib.native import BUILDS, V3, V4, Build
+from umtlib.machine import native
+from umtlib.machine.native import BUILDS, V3, V4, Build
 
 pytestmark = [pytest.mark.slow, needs_compiler]
 

@@ -13,8 +13,8 @@ import warnings
 import numpy as np
 import pytest
 import soundfile
-from conftest import assert_refused, tone
 
+from conftest import assert_refused, tone
 from umtlib import audio
 from umtlib.corpora import folders
 from umtlib.corpora.corpus import SKIPPED, Corpus
@@ -35,15 +35,14 @@ def chunk(name, content):
     return name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
 
 
-def wav(data=None, *, code=1, channels=1, rate=16_000, bits=16, align=None, size=None, extra=b"",
-        riff=b"RIFF"):  # fmt: skip
+def wav(data=None, *, code=1, channels=1, rate=16_000, bits=16, align=None, size=None, extra=b""):
     """A WAV file, byte by byte; ``size`` is what the data chunk claims."""
     data = (SECOND * 32767).astype("<i2").tobytes() if data is None else data
     align = min(65_535, channels * bits // 8) if align is None else align
     form = struct.pack("<HHIIHH", code, channels, rate, (rate * align) % 2**32, align, bits)
     body = b"WAVE" + chunk(b"fmt ", form) + extra
     body += b"data" + struct.pack("<I", len(data) if size is None else size) + data
-    return riff + struct.pack("<I", min(len(body), 2**32 - 1)) + body
+    return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
 def damaged(suffix, change, **settings):
@@ -62,9 +61,9 @@ def at(place, new):
     return lambda data: data[:place] + new + data[place + len(new) :]
 
 
-def aiff(frames, rate=b"\x40\x0c\xfa\0\0\0\0\0\0\0"):
+def aiff(frames):
     data = (SECOND * 32767).astype(">i2").tobytes()
-    common = struct.pack(">hIh", 1, frames, 16) + rate
+    common = struct.pack(">hIh", 1, frames, 16) + b"\x40\x0c\xfa" + bytes(7)  # 16,000 Hz
     body = b"AIFF" + b"COMM" + struct.pack(">I", 18) + common
     body += b"SSND" + struct.pack(">III", len(data) + 8, 0, 0) + data
     return b"FORM" + struct.pack(">I", len(body)) + body
@@ -84,9 +83,9 @@ def cut_off(**settings):
     return damaged(".good", lambda d: d[: len(d) // 2], **settings)
 
 
-def au(size, channels=1, offset=24):
+def au(size, offset=24):
     data = (SECOND * 32767).astype(">i2").tobytes()
-    return struct.pack(">4sIIIII", b".snd", offset, size, 3, 16_000, channels) + data
+    return struct.pack(">4sIIIII", b".snd", offset, size, 3, 16_000, 1) + data
 
 
 NOISE = np.random.default_rng(0).bytes(20_000)
@@ -95,10 +94,8 @@ LOUD = 5 * SECOND
 USED = {
     "8 channels.wav": (by_soundfile(np.stack([SECOND] * 8, 1)), 16_000),
     "64 channels.wav": (by_soundfile(np.stack([SECOND] * 64, 1)), 16_000),
-    "192 kHz.wav": (by_soundfile(tone(1, 192_000, 300), 192_000), 16_000),
     "768 kHz.wav": (by_soundfile(tone(0.6, 768_000, 300), 768_000), 9_600),
     "4 kHz.wav": (by_soundfile(tone(1, 4_000, 300), 4_000), 16_000),
-    "prime rate.wav": (by_soundfile(tone(1, 44_101, 300), 44_101), 16_000),
     "float beyond 1.wav": (by_soundfile(LOUD, subtype="FLOAT"), 16_000),
     "double 1e30.wav": (by_soundfile(SECOND * 1e30, subtype="DOUBLE"), 16_000),
     "denormals.wav": (by_soundfile(np.full(16_000, 1e-40), subtype="FLOAT"), 16_000),
@@ -124,6 +121,8 @@ USED = {
     "size 0 after a list.wav": (raw(wav(size=0, extra=chunk(b"LIST", b"INFO"))), 16_000),
     "size 0 of all.wav": (raw(at(4, bytes(4))(wav(size=0))), 16_000),
     "size -1 of all.wav": (raw(at(4, b"\xff" * 4)(wav(size=2**32 - 1))), 16_000),
+    "size of the file.wav": (raw(at(4, struct.pack("<I", 32_044))(wav())), 16_000),
+    "cut list.wav": (raw(wav() + b"LIST\xff\xff\0\0INFO"), 16_000),
     "odd size.wav": (raw(wav(size=31_999)), 15_999),
     "size 0, big endian.wav": (sized(0, ">I", 4, endian="BIG", format="WAV"), 16_000),
     "size 0, rf64.wav": (sized(0, "<Q", 16, b"ds64", format="RF64"), 16_000),
@@ -197,6 +196,9 @@ REFUSED = {
     "cut header.flac": (damaged(".flac", lambda d: d[:30]), "cannot be decoded|no audio"),
     "au offset.au": (raw(au(100, offset=2**31)), "cannot be decoded|no audio"),
     "lists.wav": (raw(wav(extra=chunk(b"LIST", b"INFOIART" + b"\xff" * 99))), "cannot be decoded"),
+    "rf64 header.wav": (raw(b"RF64\xff\xff\xff\xffWAVEds64\0\0\0\0data\xff\xff\xff\xff"),
+                        "cannot be decoded"),
+    "far size 0.wav": (raw(wav(size=0, extra=chunk(b"JUNK", bytes(2**20 - 54)))), "no audio"),
     "folder.wav": (os.mkdir, "a folder"),
     "pipe.wav": (os.mkfifo, "not a regular file"),
     "dangling.wav": (lambda path: os.symlink("nowhere", path), "No such file"),
@@ -234,7 +236,7 @@ def test_it_is_refused_by_name(tmp_path, name):
     assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", ["empty.wav", "noise.ogg", "nan.wav", "pipe.wav", "adpcm.wav"])
 def test_umt_refuses_it_in_one_line(umt, blink_folder, tmp_path, name):
     REFUSED[name][0](tmp_path / name)
     out = tmp_path / "out"
@@ -242,8 +244,9 @@ def test_umt_refuses_it_in_one_line(umt, blink_folder, tmp_path, name):
     assert_refused(refused, name, out=out)
 
 
-def test_umt_translates_them_all(umt, blink_folder, tmp_path):
-    paths = {name: tmp_path / f"{number} {name}" for number, name in enumerate(USED)}
+def test_umt_translates_them(umt, blink_folder, tmp_path):
+    some = sorted(SHORT.union(list(USED)[::4]))
+    paths = {name: tmp_path / f"{number} {name}" for number, name in enumerate(some)}
     for name, path in paths.items():
         USED[name][0](path)
     command = ["--model", blink_folder, "--to", "drum", "--no-picture", "--out", tmp_path / "out"]
@@ -255,6 +258,17 @@ def test_umt_translates_them_all(umt, blink_folder, tmp_path):
     for name, path in paths.items():
         found = soundfile.info(tmp_path / "out" / f"{path.stem}.drum.wav")
         assert found.frames == len(audio.read(path)), name
+
+
+def test_no_room_to_keep_it_decoded(umt, blink_folder, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    soundfile.write(tmp_path / "in.wav", SECOND, 16_000)
+    monkeypatch.setattr(audio.Recording, "_keep", full)
+    out = tmp_path / "out"
+    refused = umt("translate", tmp_path / "in.wav", "--model", blink_folder, "--out", out)
+    assert_refused(refused, "No space left", "set TMPDIR", out=out)
 
 
 def test_a_folder_of_them_all_becomes_a_corpus(tmp_path):
@@ -275,7 +289,3 @@ def test_a_folder_of_them_all_becomes_a_corpus(tmp_path):
     for track in Corpus(tmp_path / "out").tracks:
         peak = np.abs(Corpus(tmp_path / "out").audio(track).astype(int)).max()
         assert 300 < peak <= 0.9 * 32_768, track.source
-
-
-def test_there_are_enough_of_them():
-    assert len(USED) + len(REFUSED) >= 40

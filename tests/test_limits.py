@@ -22,11 +22,12 @@ import pytest
 import safetensors.torch
 import soundfile
 import torch
-from conftest import assert_refused, tone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umtlib import bench, checkpoint, cli, config, files, log, runs, team, translator
+from conftest import assert_refused, tone
+from umtlib import checkpoint, cli, config, files, runs, translator
+from umtlib.cli import bench
 from umtlib.config import DecoderConfig, EncoderConfig, ModelConfig, TrainingConfig
 from umtlib.corpora.corpus import MANIFEST, Corpus, sha256
 from umtlib.corpora.pairs import PAIRS, read_pairs
@@ -39,6 +40,8 @@ from umtlib.errors import (
     UmtError,
 )
 from umtlib.evaluation import recogniser
+from umtlib.machine import team
+from umtlib.runs import log
 from umtlib.small.recipe import Recipe
 
 EACH = settings(derandomize=True, deadline=None, max_examples=100)
@@ -133,16 +136,16 @@ def test_a_model_that_is_too_large_is_refused_before_it_is_made(change, monkeypa
         config.from_json(ModelConfig, json.dumps(change))
 
 
-@pytest.mark.parametrize("name", config.PRESETS)
+@pytest.mark.parametrize("name", runs.PRESETS)
 def test_the_weights_are_counted_rightly(name, monkeypatch):
-    model = config.preset(name).model
+    model = runs.preset(name).model
     made = translator.build(model)
     true = sum(tensor.numel() for tensor in [*made.parameters(), *made.buffers()])
     monkeypatch.setattr(config, "MOST_WEIGHTS", int(0.7 * true))
     with pytest.raises(ConfigError, match="too large"):
-        config.preset(name)
+        runs.preset(name)
     monkeypatch.setattr(config, "MOST_WEIGHTS", int(1.3 * true))
-    assert config.preset(name).model == model
+    assert runs.preset(name).model == model
 
 
 @pytest.mark.parametrize("name", ["forward", "keys", "type", "items", "pop", "training", "float"])
@@ -328,7 +331,7 @@ def test_any_line_of_a_corpus(tmp_path_factory, line):
 def test_any_number_on_a_command_line(option, value):
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
-        patch.setattr(bench, "generate", lambda _preset, **settings: settings)
+        patch.setattr(bench, "_rate", lambda *_: 1.0)
         with pytest.raises(SystemExit) as caught, contextlib.redirect_stdout(io.StringIO()):
             cli.main(["bench", "generate", "--preset", "tiny", f"{option}={value}"])
     refused = caught.value.code == 2 and said.getvalue().startswith("umt: error: ")
@@ -386,7 +389,6 @@ def test_what_stops_a_write_takes_its_beginning_along(blink_model, tmp_path, mon
     def fail(*_):
         raise stop
 
-    monkeypatch.setattr(checkpoint, "_flush", fail)
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(CheckpointError if isinstance(stop, OSError) else type(stop)):
         checkpoint.save(blink_model, tmp_path / "m")

@@ -18,9 +18,10 @@ from hypothesis.extra import numpy as arrays
 from test_generation import POOL, SMALL, make_decoder, needs_compiler
 
 import umtlib
-from umtlib import generation, native
+from umtlib import generation
 from umtlib.errors import GenerationError, NativeError, UmtError
 from umtlib.generation import State, encoding
+from umtlib.machine import native
 
 MADE = b"what a compiler made"
 ONE = b'extern "C" int one() { return 1; }'
@@ -123,7 +124,7 @@ def test_without_a_cache_it_is_compiled_for_this_process(unusable, monkeypatch):
 def test_nowhere_at_all_is_said_in_one_line(folder, monkeypatch):
     monkeypatch.setattr(native, "compiled", full_disk)
     with pytest.raises(NativeError, match="No space left on device") as caught:
-        native.load("fused.cpp")
+        native.load("machine/fused.cpp")
     assert "\n" not in str(caught.value)
 
 
@@ -171,7 +172,7 @@ def test_a_compiler_that_fails_is_quoted(folder):
 @needs_compiler
 def test_sigterm_leaves_nothing(folder):
     temporary = folder.parent / "temporary"
-    program = "from umtlib import native; native.load('generation/kernel.cpp')"
+    program = "from umtlib.machine import native; native.load('generation/kernel.cpp')"
     process = subprocess.Popen([sys.executable, "-c", program])
     until = time.monotonic() + 60
     while not any(temporary.glob("*/source.cpp")) and time.monotonic() < until:
@@ -252,7 +253,7 @@ def any_array(side):
 
 
 quick = settings(
-    max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
 
 

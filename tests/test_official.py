@@ -12,10 +12,11 @@ import pytest
 import soundfile
 import torch
 import torch.nn.functional as F
-from conftest import assert_refused, tone
 
 import umtlib
-from umtlib import audio, checkpoint, generation, official
+from conftest import assert_refused, tone
+from umtlib import audio, checkpoint, generation
+from umtlib.checkpoint import official
 from umtlib.errors import CheckpointError
 
 NAMES = ("Bach_Solo_Cello", "Beethoven Solo-Piano")
@@ -289,11 +290,11 @@ def test_missing_files(tmp_path):
 
 @pytest.mark.parametrize("changes, words", [
     ({"layers": 9}, "does not foresee"), ({"layers": 11}, "not as args.pth says"),
-    ({"residual_channels": 8}, "do not fit"), ({"residual_channels": 10**12}, "is no size"),
-    ({"blocks": 10**9}, "is no size"), ({"skip_channels": "7"}, "is no size"),
-    ({"latent_d": None}, "is no size"), ({"encoder_func": "glu"}, "encoder_func"),
+    ({"residual_channels": 8}, "do not fit"), ({"residual_channels": 10**12}, "channels = 1000"),
+    ({"blocks": 10**9}, "blocks = 1000"), ({"skip_channels": "7"}, "skip_channels = '7'"),
+    ({"latent_d": None}, "latent = None"), ({"encoder_func": "glu"}, "encoder_func"),
     ({"kernel_size": 3}, "kernel_size"), ({"data": ["a/x", "b/x"]}, "name the domains yourself"),
-    ({"n_datasets": 3}, "is missing"), ({"n_datasets": None}, "is no size"),
+    ({"n_datasets": 3}, "is missing"), ({"n_datasets": None}, "n_datasets = None"),
     ({"encoder_channels": 60_000}, "too large"),
 ])  # fmt: skip
 def test_args_that_do_not_fit(tmp_path, changes, words):
@@ -343,7 +344,7 @@ def test_the_number_of_domains_may_not_be_absent(tmp_path):
     args = namespace()
     del args.n_datasets
     torch.save([args, 1], tmp_path / "w" / "args.pth")
-    one_line(tmp_path / "w", "n_datasets = None is no size", domains=["a", "b"])
+    one_line(tmp_path / "w", "n_datasets = None is no number", domains=["a", "b"])
 
 
 def test_tensors_that_share_what_is_stored_once(tmp_path):

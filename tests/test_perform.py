@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import umtlib
-from umtlib import config, translation, translator
-from umtlib.generation import chunks, generate
-from umtlib.generation.perform import Heard, _Part, _Window, perform, perform_long
-from umtlib.generation.stream import encode_blocks
+from umtlib import config, translator
+from umtlib.generation import chunks, generate, translation
+from umtlib.generation.hearing import Heard, encode_blocks
+from umtlib.generation.perform import _Part, _Window, perform, perform_long
 from umtlib.guide import GUIDES, Guide, Told
 
 POOL = 800
@@ -45,7 +45,7 @@ class Late(Guide):
 GUIDES["late"] = "test_perform:Late"
 
 
-@pytest.fixture(scope="module", params=["latent", "late", "frames", "envelope"])
+@pytest.fixture(scope="module", params=["latent", "late", "frames"])
 def model(request):
     tiny = config.preset("tiny", ("a", "b")).model
     decoder = replace(tiny.decoder, guide=request.param, layers=3)
@@ -120,7 +120,7 @@ def test_one_stretch_is_exact_and_several_are_as_long(model):
 
 @pytest.mark.parametrize("model", ["late"], indirect=True)
 def test_a_guide_is_told_of_each_frame_once_and_finishes_it_with_what_it_said(model, monkeypatch):
-    monkeypatch.setattr("umtlib.generation.perform.PIECE", 4 * POOL)
+    monkeypatch.setattr("umtlib.generation.hearing.PIECE", 4 * POOL)
     heard = Heard(torch.zeros(1, 8, 200), 200 * POOL, torch.rand(1, 200, generator=rng()))
     long = perform_long(model, "a", heard, seconds=0.5, streams=2, generator=rng())
     for way in (perform(model, ["a"], heard.split(POOL)), long):
@@ -149,9 +149,10 @@ def test_a_stream_of_the_shipped_model_is_its_translation():
     model = umtlib.load()
     waveform = umtlib.read(f"{umtlib.__path__[0]}/../data/examples/whistle.wav")[:12_345]
     levelled = umtlib.audio.level(waveform)
-    whole = umtlib.translate(model, waveform, 16_000, to="bach_organ", seed=3)
+    same = {"to": "bach_organ", "dtype": "float32"}  # int8 makes more of what rounding changes
+    whole = umtlib.translate(model, waveform, 16_000, seed=3, **same)
     blocks = np.array_split(levelled, 7)
-    streamed = torch.cat(list(umtlib.stream(model, blocks, to="bach_organ", generator=rng(3))))
+    streamed = torch.cat(list(umtlib.stream(model, blocks, generator=rng(3), **same)))
     assert streamed.shape == whole.shape
     difference = np.abs(streamed.numpy() - whole)
-    assert np.mean(difference < 1e-3) > 0.9  # rounding may draw another code, late
+    assert np.all(difference[:1_000] < 1e-3)  # later, rounding may draw another code

@@ -12,14 +12,16 @@ import torch
 import torch.nn.functional as F
 
 from umtlib import checkpoint, mulaw, runs, translator
-from umtlib.config import ClassifierConfig, Preset, preset
+from umtlib.config import ClassifierConfig, Preset
 from umtlib.corpora.corpus import Corpus
 from umtlib.errors import CheckpointError, TrainingError
 from umtlib.layers import constant_q_bank, log_energies
+from umtlib.machine.team import Team
+from umtlib.runs import preset
 from umtlib.small import game, hearing, painting, regression, state, training, wavenets
 from umtlib.small.frames import FrameModel
 from umtlib.small.recipe import Recipe
-from umtlib.team import Team
+from umtlib.small.spectra import above_past, log_spectrum
 
 DOMAINS = ("flute", "drum")  # of the fixture `corpus`
 FRAMES, WAVENETS = ({f"{name}.{kind}" for name in DOMAINS} for kind in ("frames", "wavenet"))
@@ -34,7 +36,8 @@ def small_steps(monkeypatch):
     """Segments of 0.2 s, few of them, in frame models and WaveNets of a few numbers."""
     for module, name, value in [
         (state, "SEGMENT", 3_200), (game, "SHORT", 2_400), (wavenets, "WINDOW", 1_600),
-        (training, "BEGIN", 2), (game, "EACH", 1), (painting, "ROWS", 2), (wavenets, "TAKEN", 2),
+        (training, "BEGIN", 2), (game, "EACH", 1), (painting, "ROWS", 2), (painting, "HEARD", 2),
+        (wavenets, "TAKEN", 2),
         (hearing, "LONGEST", 0.2), (FrameModel, "MIXED", 8), (FrameModel, "LISTENER", 8),
         (FrameModel, "PLAYER", 8), (FrameModel, "HIDDEN", 8), (FrameModel, "COEFFICIENTS", 4),
         (FrameModel, "DECIDE", 8),
@@ -73,6 +76,15 @@ def changed(now, count=1):
     pairs = {n: zip(old, state.parameters(now.model, n), strict=True) for n, old in before.items()}
     moved = {name for name, both in pairs.items() if any(not torch.equal(*pair) for pair in both)}
     return report["stage"], moved
+
+
+def test_many_domains_share_what_the_encoder_is_fitted_to(corpus, monkeypatch):
+    fitted = []
+    monkeypatch.setattr(training, "BEGIN", 5)
+    monkeypatch.setattr(training, "TOGETHER", 6)
+    monkeypatch.setattr(regression, "fit", lambda *given: fitted.append(len(given[2])))
+    started(corpus, tiny()).begin()
+    assert fitted == [6]
 
 
 def test_each_stage_trains_its_parts(corpus):
@@ -301,3 +313,32 @@ def test_filters_have_unit_gain_at_their_centre_and_reject_others():
     assert levels[1].item() == pytest.approx(0.0, abs=0.02)
     assert levels[0].item() < -11
     assert levels[2].item() < -11
+
+
+# --- attacks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("smear", [1, 5, 12])
+def test_attacks_are_emphasised_until_they_are_nearly_as_sharp_as_the_own(smear):
+    """What is painted is the own music, its levels averaged over some fine frames of 12.5 ms."""
+    hop, rng = 200, np.random.default_rng(0)
+    tones = 1e-3 * rng.standard_normal((4, 128 * hop)).astype(np.float32)
+    for start in range(20 * hop, 128 * hop, 30 * hop):
+        tones[:, start : start + 15 * hop] *= 100
+    own = log_spectrum(torch.from_numpy(tones), hop)
+    course = F.pad(own.transpose(1, 2), (smear - 1, 0), mode="replicate")
+    painted = F.avg_pool1d(course, smear, 1).transpose(1, 2)
+    found, moves = painting.emphasis(own, painted), above_past(painted)[0]
+    reached = [painting.attack(painted + e * moves) for e in (found, found - 0.05)]
+    wanted = painting.SHARP * painting.attack(own)
+    assert found == 0 if smear == 1 else 0 < found <= max(painting.EMPHASES)
+    assert found == 0.8 or reached[0] >= wanted
+    assert found == 0 or reached[1] < wanted
+
+
+def test_a_factor_is_settled_for_each_domain(corpus, monkeypatch):
+    now, factors = started(corpus, tiny()), iter([0.25, 0.5])
+    monkeypatch.setattr(painting, "emphasis", lambda own, painted: next(factors))
+    painting.settle(now)
+    for model in (now.model, now.average):
+        assert [model.decoders[name].guide.emphasis.item() for name in DOMAINS] == [0.25, 0.5]

@@ -1,4 +1,4 @@
-"""Tables as spreadsheets save them, and listening tests as people fill them in."""
+"""Tables as spreadsheets save them, and ratings as people fill them in."""
 
 import time
 import warnings
@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umtlib import spreadsheet
-from umtlib.errors import EvaluationError, UmtWarning
-from umtlib.evaluation import listening, stimuli, tables
+from umtlib.errors import EvaluationError
+from umtlib.evaluation import listening, stimuli
+from umtlib.files import spreadsheet
 
 ROWS = [
     ("rater", "clip", "system", "score"),
@@ -59,14 +59,21 @@ def test_what_a_spreadsheet_saves_is_read(tmp_path, name):
     assert [{field: row[field] for field in ROWS[0]} for row in found] == WANTED
 
 
+HEAD = b"rater,clip,system,score\n"
+
+
 @pytest.mark.parametrize("data, words", [
     (saved(rows=[(*ROWS[0], "score"), ("a", "b", "c", "1", "2")]).encode(), "2 columns 'score'"),
-    (b'rater,clip,system,score\n"a,b,c,4\n', "no table|no clip"), (b"\0\0\0", "zero bytes"),
-    (b"rater" + b"," * 20_000, "20000 cells"), (b"\xff\xfe\xff", "no table"),
-    (b"\n\n", "no column"), (b'rater,clip,system,score\na,b,c,"4', "not closed"),
-    (b"rater,clip,system,score\na,b,c,4,5\n", "line 2: '5' stands under no column"),
-    (b'rater,clip,system,score\na,"b\n",c,4\na,b,c,d\n', "line 4"),
-    (None, "no file"),
+    (HEAD + b'"a,b,c,4\n', "no table|no clip"), (b"\0\0\0", "no column"), (b"", "no column"),
+    (b"rater" + b"," * 20_000, "no column"), (b"\xff\xfe\xff", "no table"),
+    (b"\n\n", "no column"), (HEAD + b'a,b,c,"4', "not closed"),
+    (HEAD + b"a,b,c,4,5\n", "line 2: '5' stands under no column"),
+    (HEAD + b'a,"b\n",c,4\na,b,c,d\n', "line 4: score 'd' is no number"),
+    (HEAD + b"a,b,c,9\n", "line 2: score 9 is not in 1 to 5"),
+    (HEAD + b"a,b,c,nan\n", "line 2: score nan is not in 1 to 5"),
+    (HEAD + b"a,b\n", "line 2: no system"), (HEAD + b",b,c,4\n", "line 2: no rater"),
+    (b"rater,clip,score\na,b,4\n", "no column 'system'"),
+    (b"rater,clip,answer\na,b,4\n", "no column 'domain'"), (None, "no file"),
 ])  # fmt: skip
 def test_what_is_no_table_is_refused(tmp_path, data, words):
     if data is not None:
@@ -75,7 +82,7 @@ def test_what_is_no_table_is_refused(tmp_path, data, words):
         listening.read(tmp_path / ("t.csv" if data is not None else "."))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.binary(max_size=60) | st.text(",;\t\"\n\rabrater'é", max_size=60).map(str.encode))
 def test_anything_is_a_table_or_refused(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "any.csv"
@@ -87,52 +94,16 @@ def test_anything_is_a_table_or_refused(tmp_path_factory, data):
     assert all(isinstance(cell, str) for _, row in rows for cell in row.values())
 
 
-def rating(rater="r1", clip="c", system="s", score=4.0):
-    return {"rater": rater, "clip": clip, "system": system, "score": score}
-
-
-@pytest.mark.parametrize("again, words, n", [
-    ([rating(score=2.0)], "1 of 2 answers", 1), ([rating("R1", "d")], "'R1' as 'r1'", 2),
-    ([rating(" r1 ", "d")], "' r1 ' as 'r1'", 2), ([rating("ｒ１")], "as 'r1'", 1),
-])  # fmt: skip
-def test_an_answer_counts_once(again, words, n):
-    with pytest.warns(UmtWarning) as told:
-        found = listening.evaluate([rating(), *again])
-    assert any(words in str(warning.message) for warning in told)
-    assert found["systems"]["s"]["n"] == n
-    assert n > 1 or found["systems"]["s"]["mean"] == again[-1]["score"]
-
-
-def test_an_answer_of_a_lineup_counts_once():
-    answers = [
-        {"rater": name, "clip": "x", "domain": "a", "answer": "a"} for name in ("r", "R", "s")
-    ]
-    with pytest.warns(UmtWarning):
-        assert listening.lineup(answers, "ab")["n"] == 2
-
-
-@pytest.mark.parametrize("spread", ["few", "many"])
-def test_200_000_ratings_take_seconds(tmp_path, spread):
-    rng, most = np.random.default_rng(0), {"few": 1_000, "many": 50_000}[spread]
-    lines = {
-        f"r{r},c{c},s{s},{score},g{c % 20}"
-        for r, c, s, score in rng.integers(1, (most, most, 6, 6), (200_000, 4)).tolist()
-    }
+def test_many_ratings_take_seconds(tmp_path):
+    """What grows with the square of 40,000 ratings would take minutes."""
+    drawn = np.random.default_rng(0).integers(1, (10_000, 10_000, 6, 6), (40_000, 4)).tolist()
+    lines = {f"r{r},c{c},s{s},{score},g{c % 20}" for r, c, s, score in drawn}
     (tmp_path / "t.csv").write_text("rater,clip,system,score,group\n" + "\n".join(lines) + "\n")
     began = time.process_time()
     with warnings.catch_warnings(action="ignore"):
         found = listening.evaluate(listening.read(tmp_path / "t.csv"))
-    assert time.process_time() - began < 60
-    assert sum(system["n"] for system in found["systems"].values()) > 150_000 or found["screened"]
-
-
-def test_names_do_not_break_a_table():
-    text = tables.opinion(listening.evaluate([rating(system="a|b\n*c*"), rating("|", "d")]))
-    assert r"| a\|b\\n\*c\* | 1 |" in text
-    assert (
-        len({line.replace(r"\|", "").count("|") for line in text.splitlines() if line[:1] == "|"})
-        == 1
-    )
+    assert time.process_time() - began < 20
+    assert sum(system["n"] for system in found["systems"].values()) > 30_000 or found["screened"]
 
 
 def test_a_sheet_from_a_spreadsheet_is_unblinded(tmp_path):

@@ -2,10 +2,13 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +21,7 @@ from test_training import (
 )
 
 from umtlib import checkpoint, losses, runs, translator
-from umtlib.batches import Crops
+from umtlib.corpora.batches import Crops
 from umtlib.corpora.corpus import Corpus
 from umtlib.errors import TrainingError
 
@@ -69,25 +72,30 @@ def launch(corpus, out, domains, steps, confusion=0.01, bad=None):
         steps=steps,
         bad=bad,
     )
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return [start(["-c", script], **shared, RANK=str(rank)) for rank in (0, 1)]
+
+
+def start(command, **environment):
+    """Start Python with a command, on one thread."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+    )
+
+
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", script],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=os.environ | shared | {"OMP_NUM_THREADS": "1", "RANK": str(rank)},
-        )
-        for rank in (0, 1)
-    ]
+        return probe.getsockname()[1]
 
 
 def finish(processes):
     for process in processes:
-        output = process.communicate(timeout=150)[0]
+        output = process.communicate(timeout=600)[0]
         assert process.returncode == 0, output[-3_000:]
 
 
@@ -169,6 +177,39 @@ def test_killed_rank_ends_the_other(corpus, tmp_path):
     assert first.returncode != 0
     assert "TrainingError: another process of the team has ended" in complaint
     assert number(checkpoint.newest(tmp_path / "run")) >= 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for a node's worker")
+def test_a_node_is_lost_and_comes_back(corpus, tmp_path):
+    """Two nodes of one process each, which find each other as on two machines."""
+    whole, out, script = tmp_path / "whole", tmp_path / "run", tmp_path / "train.py"
+    alone = launch(corpus, whole, DOMAINS, 40)
+    script.write_text(alone[0].args[-1].replace(str(whole), str(out)))
+    node = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=3",
+            "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=test",
+            "--rdzv-conf=is_host={}", script]  # fmt: skip
+
+    def joined(host):
+        return start([str(x).format(host) for x in node], TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
+
+    started = [first, second] = [joined("true"), joined("false")]
+    try:
+        deadline = time.monotonic() + 600
+        while not checkpoint.checkpoints(out):
+            assert first.poll() is None and second.poll() is None
+            assert time.monotonic() < deadline, "no checkpoint after ten minutes"
+            time.sleep(0.01)
+        workers = Path(f"/proc/{second.pid}/task/{second.pid}/children").read_text().split()
+        for process in (second.pid, *map(int, workers)):
+            os.kill(process, signal.SIGKILL)
+        second.communicate()
+        assert number(checkpoint.newest(out)) < 40
+        started.append(joined("false"))
+        finish([first, started[-1], *alone])
+    finally:
+        for process in (*started, *alone):
+            process.terminate()  # with its worker, where it has not ended
+    assert torch.equal(*(weights(checkpoint.load(folder)) for folder in (whole, out)))
 
 
 def test_torchrun_starts_a_team(corpus, tmp_path):

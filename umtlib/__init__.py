@@ -14,13 +14,13 @@ _HOME = {
     "UmtError": "umtlib.errors",
     "generate": "umtlib.generation",
     "load": "umtlib.checkpoint",
-    "load_official": "umtlib.official",
-    "preset": "umtlib.config",
+    "load_official": "umtlib.checkpoint.official",
+    "preset": "umtlib.runs",
     "pretrained": "umtlib.checkpoint",
     "read": "umtlib.audio",
     "save": "umtlib.checkpoint",
     "stream": "umtlib.generation.stream",
-    "translate": "umtlib.translation",
+    "translate": "umtlib.generation.translation",
     "write": "umtlib.audio",
 }
 

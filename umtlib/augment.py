@@ -3,7 +3,7 @@
 The encoder is given a distorted copy and the decoder must still restore the clean original: a
 denoising autoencoder. The paper shifts the pitch of a part of every segment a little out of tune,
 so that the encoder cannot memorise a domain's exact signal. All randomness comes from the caller's
-generator. Notebook: ``03_training``.
+generator. Notebook: ``05_training_six_domains``.
 """
 
 import librosa

@@ -1,7 +1,7 @@
 """The domain classifier C: from which domain does a latent come (section 3.3, Figure 1).
 
 It learns to tell; the encoder learns to make it fail, so that the latent keeps the music and leaves
-the instruments to the decoders. Notebook: ``02_the_network``.
+the instruments to the decoders. Notebook: ``03_the_network``.
 """
 
 from torch import Tensor, nn

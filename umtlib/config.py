@@ -1,20 +1,18 @@
-"""Every number of the network and of its training, in frozen dataclasses.
+"""Every number of the network and of the paper's training, in frozen dataclasses.
 
 A preset is a complete configuration; a variant is `dataclasses.replace` of one. A field's type says
-what it may be, with the range of a number, and `check` holds every configuration to that, however
-it was made. JSON in and out is strict: an unknown field is an error, so that a typing mistake never
-trains silently.
+what it may be, and `check` holds every configuration to that. JSON in and out is strict: an unknown
+field is an error, so that a typing mistake never trains silently.
 
 Source of the numbers: Mor et al. 2018, sections 3 and 4, and the authors' released training script
-(preset ``official``). Notebook: ``02_the_network``.
+(preset ``official``). Notebook: ``03_the_network``.
 """
 
 import dataclasses
-import pkgutil
 import re
 import reprlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from umtlib import files
@@ -24,7 +22,7 @@ Config = TypeVar("Config")
 
 MOST_WEIGHTS = 2**29  # of a model; the paper's has 2**25
 MOST_LAYERS = 10_000  # of a model, all decoders' together
-GUIDE_WEIGHTS = 650_000  # of a decoder's guide, about, if it is not the paper's, which has none
+GUIDE_WEIGHTS = 650_000  # of a decoder's guide, about; the paper's has none
 MOST_VALUES = 10_000  # of a list
 MOST_SAMPLES = 2**24  # of a training step
 
@@ -151,10 +149,11 @@ class TrainingConfig:
     Raises
     ------
     ConfigError
-        If a value is out of its range, or crop times batch is.
+        If a value is out of its range, or crop times batch is; or a batch has not so many parts.
     """
 
     name: ClassVar[str] = "paper"  # in `umtlib.runs.TRAININGS`
+    on_gpu: ClassVar[bool] = True  # it can be trained there
 
     seed: Seed = 0
     crop: Samples = 16_000  # samples per training segment: 1 s
@@ -165,7 +164,9 @@ class TrainingConfig:
     clip: Weight = 0.0  # largest norm of the gradient of each network; 0: any
     confusion_weight: Weight = 1e-2  # lambda
     augment: bool = True  # pitch modulation of the encoder's input
-    bf16: bool = False  # autocast, where the processor computes in bfloat16
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"  # of the products
+    recompute: bool = False  # keep what enters a layer only: less memory, a third more work
+    micro_batches: Segments = 1  # a batch goes through the network in so many parts, one by one
     only: Text = ""  # train this domain's decoder alone, everything else is frozen
 
     def __post_init__(self):
@@ -174,18 +175,15 @@ class TrainingConfig:
             raise ConfigError(
                 f"crop {self.crop} times batch {self.batch} must be at most {MOST_SAMPLES} samples"
             )
+        if self.batch % self.micro_batches:
+            raise ConfigError(
+                f"micro_batches = {self.micro_batches} must divide the batch of {self.batch}"
+            )
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A model and the way to train it.
-
-    Attributes
-    ----------
-    model : ModelConfig
-        Sizes and domains.
-    training : TrainingConfig or another dataclass
-        With a ``name`` in `umtlib.runs.TRAININGS`, a ``seed``, and ``only`` for one more domain.
+    """A model and the way to train it: the paper's, or that of another `umtlib.runs.TRAININGS`.
 
     Raises
     ------
@@ -207,11 +205,8 @@ class Preset:
 def check(config: Any) -> None:
     """Refuse a value that its field's type does not allow; every dataclass here begins with this.
 
-    Parameters
-    ----------
-    config : dataclass
-        Its fields are of types that `Range` may annotate, `typing.Literal`, tuples (one or more
-        values), mappings to texts, or dataclasses, which have been checked.
+    Types are those that `Range` may annotate, `typing.Literal`, tuples, mappings to texts, and
+    dataclasses, which have been checked.
 
     Raises
     ------
@@ -234,17 +229,11 @@ def _misfit(kind: Any, value: Any) -> str:
         known = get_args(kind)
         return "" if isinstance(value, str) and value in known else f"one of {known}"
     if get_origin(kind) is tuple:
-        kinds = get_args(kind)
-        if kinds[-1] is Ellipsis:
-            fits = isinstance(value, tuple) and 0 < len(value) <= MOST_VALUES
-            kinds, size = (
-                (len(value) if fits else 0) * kinds[:1],
-                f"one or more and at most {MOST_VALUES:,}",
-            )
-        else:
-            fits, size = isinstance(value, tuple) and len(value) == len(kinds), str(len(kinds))
-        if not fits:
-            return f"a list of {size} values"
+        kinds, more = get_args(kind), get_args(kind)[-1] is Ellipsis
+        least, most = (1, MOST_VALUES) if more else (len(kinds), len(kinds))
+        if not isinstance(value, tuple) or not least <= len(value) <= most:
+            return f"a list of {least}{f' to {most:,}' if more else ''} values"
+        kinds = kinds[:1] * len(value) if more else kinds
         wrong = next(filter(None, map(_misfit, kinds, value)), "")
         return wrong and f"a list of which each is {wrong}"
     if get_origin(kind) is Mapping:
@@ -284,57 +273,52 @@ def _check_size(config: ModelConfig) -> None:
         )
 
 
-_PAPER = Preset(ModelConfig(), TrainingConfig())
-
-_OFFICIAL = Preset(
-    ModelConfig(
-        encoder=EncoderConfig(first_relu=False),
-        decoder=DecoderConfig(input_kernel=2, layers=14, condition_head=True),
-        classifier=ClassifierConfig(layers=3, kernel=1),
-        mulaw="official",
+PRESETS = {
+    "paper": Preset(ModelConfig(), TrainingConfig()),
+    "official": Preset(
+        ModelConfig(
+            encoder=EncoderConfig(first_relu=False),
+            decoder=DecoderConfig(input_kernel=2, layers=14, condition_head=True),
+            classifier=ClassifierConfig(layers=3, kernel=1),
+            mulaw="official",
+        ),
+        TrainingConfig(crop=12_000, batch=32, decay=0.995, decay_every=32_000),
     ),
-    TrainingConfig(crop=12_000, batch=32, decay=0.995, decay_every=32_000),
-)
-
-_TINY = Preset(
-    ModelConfig(
-        encoder=EncoderConfig(blocks=1, layers=4, channels=16, latent=8, pool=200),
-        decoder=DecoderConfig(blocks=1, layers=6, channels=16, skip_channels=16),
-        classifier=ClassifierConfig(channels=16),
+    "tiny": Preset(
+        ModelConfig(
+            encoder=EncoderConfig(blocks=1, layers=4, channels=16, latent=8, pool=200),
+            decoder=DecoderConfig(blocks=1, layers=6, channels=16, skip_channels=16),
+            classifier=ClassifierConfig(channels=16),
+        ),
+        TrainingConfig(crop=2_000, batch=2, learning_rate=3e-3),
     ),
-    TrainingConfig(crop=2_000, batch=2, learning_rate=3e-3),
-)
-
-PRESETS: Mapping[str, Preset | str] = {  # a text: imported when it is asked for
-    "paper": _PAPER,
-    "official": _OFFICIAL,
-    "small": "umtlib.small.recipe:SMALL",
-    "tiny": _TINY,
 }
 
 
-def preset(name: str, domains: tuple[str, ...] = SIX_DOMAINS) -> Preset:
-    """Return a preset for the given domains.
+def preset(
+    name: str,
+    domains: Iterable[str] = SIX_DOMAINS,
+    presets: Mapping[str, Preset] = PRESETS,
+) -> Preset:
+    """Return a preset, by default one that is trained as in the paper; `umtlib.preset` has more.
 
     Parameters
     ----------
     name : str
-        ``"paper"``, ``"official"``, ``"small"`` or ``"tiny"``.
-    domains : tuple of str
+        ``"paper"``, ``"official"`` or ``"tiny"``.
+    domains : iterable of str
         Names of the decoders, in order.
+    presets : mapping of str to Preset
+        Those to choose from.
 
     Raises
     ------
     ConfigError
         If there is no such preset.
     """
-    if name not in PRESETS:
-        raise ConfigError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
-    found = PRESETS[name]
-    found = pkgutil.resolve_name(found) if isinstance(found, str) else found
-    return dataclasses.replace(
-        found, model=dataclasses.replace(found.model, domains=tuple(domains))
-    )
+    if name not in presets:
+        raise ConfigError(f"unknown preset {name!r}; choose one of {', '.join(presets)}")
+    return replace(presets[name], model=replace(presets[name].model, domains=tuple(domains)))
 
 
 def changed(preset: Preset, settings: Iterable[str]) -> Preset:
@@ -354,7 +338,7 @@ def changed(preset: Preset, settings: Iterable[str]) -> Preset:
             values[name] = files.parse_json(value)
         except ValueError:
             values[name] = value
-    return dataclasses.replace(preset, training=from_values(type(preset.training), values))
+    return replace(preset, training=from_values(type(preset.training), values))
 
 
 def to_json(config: Any) -> str:
@@ -368,7 +352,7 @@ def from_json(kind: type[Config], text: str | bytes) -> Config:
     Raises
     ------
     ConfigError
-        If the text is not JSON, or a field is unknown, missing, of the wrong type or out of range.
+        If the text is not JSON, or `from_values` refuses what it says.
     """
     try:
         values = files.parse_json(text)

@@ -2,7 +2,7 @@
 
 Internally time stands before channels, (B, T, C): a causal convolution of kernel 2 is then one
 matrix product on ``[x[t - d], x[t]]``, which is how every processor likes it best. Notebook:
-``02_the_network``.
+``03_the_network``.
 """
 
 import pkgutil
@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umtlib import fused, mulaw
+from umtlib import mulaw
 from umtlib.config import DecoderConfig
 from umtlib.errors import ConfigError
 from umtlib.guide import GUIDES, Told, predict
 from umtlib.layers import delay, dilations, receptive_field
+from umtlib.machine import fused
 
 
 class ScalarInput(nn.Module):

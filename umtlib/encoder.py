@@ -2,7 +2,7 @@
 
 A WaveNet-like stack of dilated convolutions that looks both ways in time, a projection to the
 latent channels and an average over 50 ms. The same encoder serves every domain, also those that it
-never heard. Notebook: ``02_the_network``.
+never heard. Notebook: ``03_the_network``.
 """
 
 import torch.nn.functional as F

@@ -92,5 +92,4 @@ def predict(codes: Tensor, predictors: Tensor) -> Tensor:
 GUIDES = {  # by `DecoderConfig.guide`; imported when a decoder asks for it
     "latent": "umtlib.guide:Guide",
     "frames": "umtlib.small.guide:FrameGuide",
-    "envelope": "umtlib.small.envelope:EnvelopeGuide",
 }

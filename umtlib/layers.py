@@ -1,6 +1,6 @@
 """Receptive-field arithmetic, the shift that makes a network causal, and a bank of filters.
 
-Notebook: ``02_the_network``.
+Notebook: ``03_the_network``.
 """
 
 import math

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from umtlib import fused
+from umtlib.machine import fused
 
 
 def reconstruction(logits: Tensor, target: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ Companding spends the 256 levels where the ear and most samples are: near zero.
 
 The default pair is torchaudio's: an exact bijection on codes, with silence at 128. The pair of the
 authors' code is not an inverse (one decode and encode moves almost every code down by one); it is
-here only for their weights, which were trained on it. Notebook: ``02_the_network``.
+here only for their weights, which were trained on it. Notebook: ``03_the_network``.
 """
 
 import math

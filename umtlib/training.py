@@ -1,23 +1,28 @@
 """The paper's training, step by step (section 3.4), and nothing else.
 
 Domains take turns; a batch is of one domain. The loop around a step, which reports, validates and
-saves, is in `umtlib.runs`. Notebook: ``03_training``.
+saves, is in `umtlib.runs`. Notebook: ``05_training_six_domains``.
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from umtlib import losses
-from umtlib.batches import Batch, Crops, loader
 from umtlib.config import TrainingConfig
+from umtlib.corpora.batches import Batch, Crops, loader
 from umtlib.corpora.corpus import Corpus
 from umtlib.errors import TrainingError
-from umtlib.team import Team
+from umtlib.machine.devices import autocast
+from umtlib.machine.team import Team
 from umtlib.translator import MusicTranslator
+
+SCALE = 12.0  # binary logarithm of what a float16 run's losses are multiplied by, at first
+GROWTH = 1 / 2_000  # of it after a good step; a bad one takes 2 from it
 
 
 def train_step(
@@ -27,6 +32,7 @@ def train_step(
     config: TrainingConfig,
     step: int = 0,
     team: Team = Team(),
+    scale: float = 1.0,
 ) -> dict[str, float]:
     """Do one step: the classifier's update, then the encoder's and one decoder's.
 
@@ -39,11 +45,13 @@ def train_step(
     batch : Batch
         Segments of one domain.
     config : TrainingConfig
-        Weight of the confusion, schedule, clipping.
+        Weight of the confusion, schedule, clipping, precision, parts of a batch.
     step : int
         Steps done before, for the schedule.
     team : Team
         The processes that train together, each with a batch of its own.
+    scale : float
+        What the losses are multiplied by, so that float16 holds their gradients.
 
     Returns
     -------
@@ -54,23 +62,31 @@ def train_step(
     index, rate = model.domains.index(batch.domain), learning_rate(config, step)
     classifier = {name: rate for name in optimizers if name == "classifier"}
     others = {name: rate for name in optimizers if name != "classifier"}
-    good = True
-    with autocast(config.bf16, batch.target.device):
-        latent = model.encode(batch.heard)  # E(O(s)): what was heard is the augmented segment
+    arithmetic = partial(autocast, config.precision, batch.target.device)
+    parts, how = batch.split(config.micro_batches), (config.clip, team, scale)
+    restored, good = [], True
+    with arithmetic(), torch.set_grad_enabled(len(parts) == 1):
+        latent = torch.cat([model.encode(part.heard) for part in parts])  # E(O(s)), s augmented
+    with arithmetic():
         guess = model.classifier(latent.detach())  # C learns to name the domain ...
         known = losses.domain(guess, index)
     if classifier:
-        good = descend(known, optimizers, classifier, config.clip, team)
-    with autocast(config.bf16, batch.target.device):
-        logits = model.decoders[batch.domain](batch.target, latent)  # D_j restores the clean one
-        restored = losses.reconstruction(logits, batch.target)
-        confused = losses.domain(model.classifier(latent), index)  # ... and E to make it fail
-        loss = restored - config.confusion_weight * confused
+        good = descend(known, optimizers, classifier, *how)
+
+    def loss(part: Batch) -> Tensor:
+        with arithmetic():
+            z = latent if len(parts) == 1 else model.encode(part.heard)
+            logits = model.decoders[batch.domain](part.target, z)  # D_j restores the clean one
+            restored.append(losses.reconstruction(logits, part.target))
+            confused = losses.domain(model.classifier(z), index)  # ... and E to make it fail
+            return (restored[-1] - config.confusion_weight * confused) / len(parts)
+
     # The gradient reaches the encoder and one decoder; the classifier is not among the others.
-    good &= descend(loss, optimizers, others, config.clip, team)
+    whole = loss(batch) if len(parts) == 1 else map(loss, parts)
+    good &= descend(whole, optimizers, others, *how)
     accuracy = (guess.argmax(1) == index).float().mean().item()
-    report = {"reconstruction": restored.item(), "classifier": known.item(), "accuracy": accuracy}
-    return report | {"bad": float(not good)}
+    report = {"reconstruction": sum(one.item() for one in restored) / len(parts)}
+    return report | {"classifier": known.item(), "accuracy": accuracy, "bad": float(not good)}
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -91,18 +107,19 @@ def adam(model: MusicTranslator, only: str = "") -> dict[str, torch.optim.Optimi
 
 
 def descend(
-    loss: Tensor,
+    loss: Tensor | Iterable[Tensor],
     optimizers: Mapping[str, torch.optim.Optimizer],
     rates: Mapping[str, float],
     clip: float = 0.0,
     team: Team = Team(),
+    scale: float = 1.0,
 ) -> bool:
     """Step down the gradient of a loss; return False, and do not step, if it is not finite.
 
     Parameters
     ----------
-    loss : Tensor
-        A number.
+    loss : Tensor or iterable of Tensor
+        A number; or its summands, of which one at a time is in memory.
     optimizers : mapping of str to Optimizer
         By the name of what they train.
     rates : mapping of str to float
@@ -111,34 +128,30 @@ def descend(
         Largest norm of the gradient of each; 0: any.
     team : Team
         The step is the one of the mean gradient of all ranks, and bad on all if bad on one.
+    scale : float
+        What the loss is multiplied by on its way through the network.
     """
     parts = {name: optimizers[name].param_groups[0]["params"] for name in rates}
     parameters = [parameter for part in parts.values() for parameter in part]
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
+    finite = []
+    for one in [loss] if isinstance(loss, Tensor) else loss:
+        gradients = torch.autograd.grad(one * scale, parameters, allow_unused=True)
+        finite.append(one.detach())
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                gradient = gradient / scale if scale != 1 else gradient
+                before = parameter.grad
+                parameter.grad = gradient if before is None else before + gradient
     team.mean_gradients([*parts.values()])
     norms = [nn.utils.clip_grad_norm_(part, clip or math.inf) for part in parts.values()]
-    finite = torch.stack([loss.detach(), *(norm.to(loss.device) for norm in norms)]).isfinite()
-    good = not team.any(not finite.all().item())
+    finite += [norm.to(finite[0].device) for norm in norms]
+    good = not team.any(not torch.stack(finite).isfinite().all().item())
     for name, rate in rates.items():
         optimizers[name].param_groups[0]["lr"] = rate
         if good:
             optimizers[name].step()
         optimizers[name].zero_grad()
     return good
-
-
-def autocast(wanted: bool, device: torch.device) -> AbstractContextManager:
-    """Return the arithmetic of the network's products: bfloat16 where wanted and native.
-
-    A processor without bfloat16 instructions would be tens of times slower with it, not faster.
-    """
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and native)
 
 
 class Training:
@@ -162,8 +175,8 @@ class Training:
     Raises
     ------
     TrainingError
-        If the decoders' guide has weights of its own, the number of steps is not said, or the
-        corpus lacks a domain.
+        If the decoders' guide has weights of its own, no number of steps is given, or the corpus
+        lacks a domain.
     """
 
     def __init__(
@@ -175,13 +188,10 @@ class Training:
         team: Team = Team(),
         workers: int = 0,
     ):
-        if any(True for one in model.decoders.values() for _ in one.guide.parameters()):
-            guide = model.config.decoder.guide
-            raise TrainingError(
-                f"the paper's training cannot teach the guide {guide!r}; take --preset small"
-            )
-        if steps is None:
-            raise TrainingError("the paper's training has no end of its own; choose one by --steps")
+        if problem := misfit(model, team, steps):
+            raise TrainingError(f"the paper's training {problem}")
+        if config.recompute:
+            recompute(model)
         self.model = self.average = model
         self.config, self.steps, self.team, self.workers = config, steps, team, workers
         self.domains = (config.only,) if config.only else model.domains
@@ -201,12 +211,38 @@ class Training:
             first = self.step * self.team.size + self.team.rank
             mine = range(first, len(self._crops), self.team.size)
             self._batches = iter(loader(self._crops, mine, self.workers))
-        batch = next(self._batches).to(self.team.device)
-        settings = (self.config, self.step, self.team)
+        batch, half = next(self._batches).to(self.team.device), self.config.precision == "float16"
+        power = self.carried.get("scale", torch.tensor(SCALE)).item() if half else 0.0
+        settings = (self.config, self.step, self.team, 2.0 ** math.floor(power))
         report = train_step(self.model, self.optimizers, batch, *settings)
+        if half:
+            power += -2 if report["bad"] else GROWTH
+            self.carried["scale"] = torch.tensor(power, dtype=torch.float64)
         self.step += 1
         return {"domain": batch.domain, "samples": batch.target.numel()} | report
 
     def close(self) -> None:
         """End the processes that prepare batches: they are deaf to signals."""
         self._batches = None
+
+
+def misfit(model: MusicTranslator, team: Team, steps: int | None) -> str:
+    """Say why a model cannot be trained so by these processes; nothing, if it can."""
+    if steps is None:
+        return "has no end of its own; choose one by --steps"
+    if any(True for one in model.decoders.values() for _ in one.guide.parameters()):
+        return f"cannot teach the guide {model.config.decoder.guide!r}; take --preset small"
+    return ""
+
+
+def recompute(model: MusicTranslator) -> None:
+    """Let each layer keep what enters it, and compute what is inside again when it learns.
+
+    Memory per sample and layer falls from five or six activations to one. The compiled passes of
+    `umtlib.machine.fused`, on the CPU, keep all.
+    """
+    for stack in (model.encoder, *model.decoders.values()):
+        for layer in stack.layers:
+            layer.forward = partial(
+                checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False
+            )

@@ -14,13 +14,11 @@ from umtlib.evaluation import (
     dynamics,
     frechet,
     latent,
-    linear,
     listening,
     notes,
     nsynth,
     pitch,
     recogniser,
-    transcription,
     truth,
 )
 
@@ -57,43 +55,43 @@ def ratings(rng, raters=8, clips=10, sizes=(0.3, 0.4, 0.5)):
 
 
 def compute():
-    """Return every golden number, by module."""
+    """Return every golden number, by module, case and measure."""
     rng = np.random.default_rng(0)
     bright, soft, other = play(SCORE), play(SCORE, partials=(1.0, 0.1), fade=0.5), play(OTHER)
-    chords, judge = play(CHORDS), recogniser.load()
-    points = rng.normal(size=(3, 40, 5))
-    labels = np.arange(40) % 2
+    judge, points, labels = recogniser.load(), rng.normal(size=(3, 40, 5)), np.arange(40) % 2
     latents = points[0].repeat(4, axis=0)[:40, :, None] + labels[:, None, None]
     answers = [{"domain": "ab"[i % 2], "answer": "ab"[i % 3 == 0]} for i in range(12)]
-    return {
-        "pitch": {
-            "same notes": pitch.evaluate(bright, soft, melody=True),
-            "other notes": pitch.evaluate(bright, other, melody=True),
-        },
+    takes = {"same notes": soft, "other notes": other}
+    return flat({
+        "pitch": {name: pitch.evaluate(bright, take, True) for name, take in takes.items()},
         "notes": {
-            "melody": notes.evaluate(SCORE, bright, melody=True),
-            "chords": notes.evaluate(CHORDS, chords),
-            "other notes": notes.evaluate(SCORE, other, melody=True),
+            "melody": notes.evaluate(SCORE, bright, True),
+            "chords": notes.evaluate(CHORDS, play(CHORDS)),
+            "other notes": notes.evaluate(SCORE, other, True),
         },
-        "truth": {
-            "same notes": truth.evaluate(bright, soft, judge),
-            "other notes": truth.evaluate(bright, other, judge),
-        },
-        "dynamics": {
-            "same notes": dynamics.evaluate(bright, soft, SCORE),
-            "other notes": dynamics.evaluate(bright, other, SCORE),
-        },
-        "recogniser": {"probabilities": judge.probabilities(bright).tolist()},
+        "truth": {name: truth.evaluate(bright, take, judge) for name, take in takes.items()},
+        "dynamics": {name: dynamics.evaluate(bright, take, SCORE) for name, take in takes.items()},
+        "recogniser": judge.probabilities(bright).tolist(),
         "frechet": frechet.evaluate(points[0], points[1] + 0.5),
-        "latent": {"probe": latent.probe(latents, labels, latents[::-1] + 0.1, labels[::-1])},
-        "linear": linear.fit(points[0], points[1] > 0).scores(points[2])[0].tolist(),
-        "transcription": {"threshold": transcription.best_threshold(points[0], points[1] > 1)},
+        "probe": latent.probe(latents, labels, latents[::-1] + 0.1, labels[::-1]),
+        "linear": latent.linear(points[0], points[1] > 0).predict_proba(points[2])[0].tolist(),
+        "threshold": latent.best_threshold(points[0], points[1] > 1),
         "nsynth": nsynth.agreement(points[0], points[0] + 0.5 * points[1]),
         "blending": blending.evaluate(np.concatenate([bright, soft]), 1.9, 2.1)
-        | blending.creativity(bright, [soft, other]),
+        | blending.creativity(bright, soft, other),
         "opinion": listening.opinion(ratings(rng)[:-7]),
-        "lineup": {k: v for k, v in listening.lineup(answers, "ab").items() if k != "domains"},
-    }
+        "lineup": listening.lineup(answers, "ab"),
+    })  # fmt: skip
+
+
+def flat(found, name=""):
+    """Return nested dicts and lists as one table, by path."""
+    if isinstance(found, list):
+        found = dict(enumerate(found))
+    if not isinstance(found, dict):
+        return {name: found} if isinstance(found, int | float) else {}
+    parts = (flat(value, f"{name}/{key}".strip("/")) for key, value in found.items())
+    return {path: value for part in parts for path, value in part.items()}
 
 
 if __name__ == "__main__":

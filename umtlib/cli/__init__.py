@@ -3,6 +3,7 @@
 Heavy imports are inside the functions, so that ``umt --help`` answers at once.
 """
 
+import contextlib
 import functools
 import os
 import signal
@@ -35,25 +36,49 @@ _UsageError = typer.BadParameter.__base__  # of click, which lies elsewhere in a
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``umt``; an error that was foreseen is one line on stderr and exit status 2."""
-    for stream in (sys.stdout, sys.stderr):
+    """Run ``umt``; an error that was foreseen is one line on stderr and exit status 2.
+
+    Without arguments it takes those of the process, and ends it.
+    """
+    streams = [one for one in (sys.stdout, sys.stderr) if one]  # None: it is closed
+    for stream in streams:
         if hasattr(stream, "reconfigure"):  # a terminal may not have every character of a name
             stream.reconfigure(errors="backslashreplace")
+    status = _status(arguments)
+    if arguments is None:
+        for stream in streams:
+            with contextlib.suppress(OSError):  # it has been told, if it can be
+                stream.flush()
+        os._exit(status)  # Python takes .2 s to take all of torch apart, and nothing is left to do
+    sys.exit(status)
+
+
+def _status(arguments: Sequence[str] | None) -> int:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # torch says the rest by exceptions
+    if rank := os.environ.get("LOCAL_RANK"):  # two that fill one cache of numba's can damage it
+        import pooch
+
+        folder = os.environ.get("NUMBA_CACHE_DIR") or pooch.os_cache("umtlib") / "numba"
+        os.environ["NUMBA_CACHE_DIR"] = os.path.join(folder, rank)
     previous = signal.getsignal(signal.SIGTERM)
     files.stop_in_order()
     try:
         with warnings.catch_warnings():
             _warn_once()
-            sys.exit(app(arguments, prog_name="umt", standalone_mode=False))
+            status = app(arguments, prog_name="umt", standalone_mode=False) or 0
+            if sys.stdout:
+                sys.stdout.flush()  # a full disk is told of like any other error
+            return status
+    except BrokenPipeError:  # nobody reads any more
+        return 1
     except _UsageError as error:
         _correct(error)
-        sys.exit(2)
+        return 2
     except typer.Abort:
-        sys.exit(130)
+        return 130
     except (UmtError, OSError, MemoryError) as error:
         complain("error", str(error) or "there is not enough memory")
-        sys.exit(2)
+        return 2
     finally:
         signal.signal(signal.SIGTERM, previous)
 

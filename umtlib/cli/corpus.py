@@ -116,7 +116,7 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _prepare(build: Callable, *arguments, out: Path, **settings) -> None:
-    from umtlib.corpora.prepare import shard
+    from umtlib.corpora.processes import shard
 
     with bars() as progress:
         made = build(*arguments, out, shard=shard(), progress=progress, **settings)
@@ -128,9 +128,9 @@ def _prepare(build: Callable, *arguments, out: Path, **settings) -> None:
 
 
 def _obtain(names: Sequence[str], folder: Path) -> None:
-    from umtlib.corpora import download, prepare
+    from umtlib.corpora import download, processes
 
-    if prepare.shard()[1] > 1:  # the others would not know when it is there
+    if processes.shard()[1] > 1:  # the others would not know when it is there
         raise CorpusError("--download is for one process; run it once without torchrun first")
     with bars() as progress:
         download.obtain(names, folder, progress)

@@ -8,32 +8,37 @@ from typer import Option
 import umtlib
 from umtlib.cli import options
 from umtlib.cli.printing import bars, say
-from umtlib.names import readable
+from umtlib.files.names import readable
 
 
+@options.on_excerpts
 def evaluate(
-    data: options.Paired,
-    out: options.NewFolder,
-    model: options.Model = "six-domains-small",
-    excerpts: options.Excerpts = None,
-    temperature: options.Temperature = 1.0,
-    seed: options.Seed = 0,
-    backend: options.Backend = "auto",
+    loaded,
+    model,
+    data,
+    out,
     compare: Annotated[
         str, Option(help="Another model, whose latent and freedom are measured beside.")
     ] = "",
     notes: Annotated[
         Path | None, Option(help="NSynth, or a folder from 'umt corpus notes'.")
     ] = None,
+    recogniser: Annotated[
+        Path | None,
+        Option(help="One of your domains; see docs/evaluation.md. Default: of the six."),
+    ] = None,
+    **settings,
 ) -> None:
-    """Translate paired excerpts, and measure everything: OUT/report.md, .json, pictures."""
+    """Translate excerpts, and measure everything: OUT/report.md, .json, pictures."""
     from umtlib.evaluation import report
 
-    loaded = umtlib.load(model)
-    other = umtlib.load(compare) if compare else None
-    settings = {"temperature": temperature, "seed": seed, "backend": backend, "compare": other}
-    settings |= {"name": readable(Path(model).name), "single_notes": notes, "excerpts": excerpts}
+    place = loaded.encoder.project.weight.device
+    settings |= {"compare": umtlib.load(compare).to(place) if compare else None}
+    settings |= {"name": readable(Path(model).name), "single_notes": notes}
+    settings |= {"listener": recogniser} if recogniser else {}
     with bars() as progress:
         found = report.evaluate(loaded, data, out, progress=progress, **settings)
+    if not found:  # the first process says it
+        return
     number = found["results"]["excerpts"]
     say(f"{out / 'report.md'}: {number} excerpts in {len(loaded.domains)} domains")

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from typer import Argument, Option, Typer
 
-import umtlib
 from umtlib import files
 from umtlib.cli import options
 from umtlib.cli.printing import bars, say
@@ -15,47 +14,36 @@ app = Typer(help="Make a blinded listening test.", no_args_is_help=True)
 
 
 @app.command()
+@options.on_excerpts
 def opinion(
-    data: options.Paired,
-    out: options.NewFolder,
+    loaded,
+    model,
+    data,
+    out,
     to: Annotated[str, Option(help="The domain that the excerpts are translated to.")],
-    model: options.Model = "six-domains-small",
-    excerpts: options.Excerpts = None,
-    temperature: options.Temperature = 1.0,
-    seed: options.Seed = 0,
-    backend: options.Backend = "auto",
+    **settings,
 ) -> None:
     """Write sounds to be rated from 1 to 5, with hidden references and anchors."""
     from umtlib.evaluation import stimuli
 
-    settings = {"temperature": temperature, "seed": seed, "backend": backend}
-    _write_pack(stimuli.opinion, model, data, to, out, excerpts=excerpts, **settings)
+    _write_pack(stimuli.opinion, loaded, data, to, out, **settings)
 
 
 @app.command()
-def lineup(
-    data: options.Paired,
-    out: options.NewFolder,
-    model: options.Model = "six-domains-small",
-    excerpts: options.Excerpts = None,
-    temperature: options.Temperature = 1.0,
-    seed: options.Seed = 0,
-    backend: options.Backend = "auto",
-) -> None:
+@options.on_excerpts
+def lineup(loaded, model, data, out, **settings) -> None:
     """Write lineups, of which a rater picks the source from among its translations."""
     from umtlib.evaluation import stimuli
 
-    settings = {"temperature": temperature, "seed": seed, "backend": backend}
-    _write_pack(stimuli.lineup, model, data, out, excerpts=excerpts, **settings)
+    _write_pack(stimuli.lineup, loaded, data, out, **settings)
 
 
-def _write_pack(write: Callable[..., Path], model: str, *arguments, **settings) -> None:
+def _write_pack(write: Callable[..., Path], *arguments, **settings) -> None:
     """Let one of the tests write its pack, and say what to do with it."""
     from umtlib.evaluation.stimuli import KEY, SHEET
 
-    loaded = umtlib.load(model)
     with bars() as progress:
-        out = write(loaded, *arguments, progress=progress, **settings)
+        out = write(*arguments, progress=progress, **settings)
     say(f"{out}: give raters the sounds and a copy of {SHEET}, and keep {KEY}; then "
         f"umt ratings SHEETS... --key {out / KEY}")  # fmt: skip
 

@@ -18,7 +18,7 @@ def import_official(
 ) -> None:
     """Import the weights that the authors released, or that their code has trained."""
     from umtlib import checkpoint
-    from umtlib.official import load_official
+    from umtlib.checkpoint.official import load_official
 
     model = load_official(folder, domain or None, weights)
     checkpoint.save(model, out)

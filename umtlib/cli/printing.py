@@ -1,12 +1,13 @@
 """What several verbs print: lines, whatever names are in them, and bars."""
 
 import contextlib
+import gc
 import sys
 from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
-from umtlib.names import readable
+from umtlib.files.names import readable
 
 
 def one_line(text: object) -> str:
@@ -22,6 +23,17 @@ def complain(kind: str, text: object) -> None:
 def say(text: object) -> None:
     """Print one line, with its spaces as they are."""
     print(readable(str(text)), flush=True)
+
+
+@contextlib.contextmanager
+def quick_imports() -> Iterator[None]:
+    """Let nobody look for garbage while modules are imported: there is none, and it takes long."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """``umt train``."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -41,30 +40,38 @@ def train(
     start_from: Annotated[
         str, Option(metavar="MODEL", help="A new run begins with its weights.")
     ] = "",
-    set_: Annotated[
-        list[str],
-        Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Change a field of the preset's training, as learning_rate=1e-3. May be repeated.",
-            show_default=False,
-        ),
-    ] = [],
+    set_: options.Set = [],
     workers: Annotated[int, Option(help="Processes that prepare batches.", min=0, max=64)] = 1,
-    device: Annotated[str, Option(help="cpu or cuda.")] = "cpu",
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
 ) -> None:
     """Train a model on every domain of a corpus; Ctrl-C saves and stops, --resume goes on."""
-    from umtlib import log, runs, watching
+    from umtlib import runs, translator
     from umtlib.corpora.corpus import Corpus
+    from umtlib.machine import devices
+    from umtlib.runs import log, watching
 
-    chosen, initial = None, None
+    chosen, initial = runs.preset(preset), None
     if add_domain:
-        data = _as_corpus(data, add_domain, out)
-        chosen, initial = _with_domain(model, add_domain, preset)
-    corpus = Corpus(data)
-    chosen = config.changed(chosen or _preset_for(preset, corpus.domains), set_)
+        initial = translator.with_domain(umtlib.load(model), add_domain)
+        chosen = config.Preset(initial.config, replace(chosen.training, only=add_domain))
+    else:
+        found = Corpus(data).domains  # in the paper's order, where they are the paper's
+        found = config.SIX_DOMAINS if set(found) == set(config.SIX_DOMAINS) else found
+        chosen = runs.preset(preset, found)
+    place = devices.device(device, gpu=getattr(chosen.training, "on_gpu", False))
+    found = devices.precision(precision, place)
+    asked = [] if precision == "auto" and place.type != "cuda" else [f"precision={found}"]
+    chosen = config.changed(chosen, [*asked, *set_])
     if start_from:
-        initial = _like(start_from, chosen.model)
+        initial = umtlib.load(start_from)
+        if initial.config != chosen.model:
+            raise ConfigError(
+                f"{start_from} has other sizes or domains than this run; see its config.json"
+            )
+    if add_domain:  # before recordings are prepared, which may take long
+        runs.check(initial, chosen.training, place, steps)
+    corpus = Corpus(_as_corpus(data, add_domain, out) if add_domain else data)
     board = log.tensorboard(out / "tensorboard")
     with tqdm(total=steps, unit="step", disable=None) as bar:
 
@@ -76,21 +83,8 @@ def train(
 
         settings = {"resume": resume, "workers": workers, "device": device, "initial": initial}
         settings["on_validate"] = lambda now, at: watching.listen(now, corpus, out / "heard", at)
-        folder = runs.train(data, out, chosen, steps, on_report=report, **settings)
+        folder = runs.train(corpus.folder, out, chosen, steps, on_report=report, **settings)
     say(f"{folder}: translate with it by --model {out}")
-
-
-def _preset_for(name: str, domains: Sequence[str]) -> config.Preset:
-    known = set(domains) == set(config.SIX_DOMAINS)  # the paper's order, where it is the paper's
-    return config.preset(name, config.SIX_DOMAINS if known else tuple(domains))
-
-
-def _like(model: str, wanted: config.ModelConfig) -> "umtlib.MusicTranslator":
-    """Load a model that must have a given configuration."""
-    found = umtlib.load(model)
-    if found.config != wanted:
-        raise ConfigError(f"{model} has other sizes or domains than this run; see its config.json")
-    return found
 
 
 def _as_corpus(data: Path, domain: str, out: Path) -> Path:
@@ -102,14 +96,3 @@ def _as_corpus(data: Path, domain: str, out: Path) -> Path:
         return data
     folders.build({domain: data}, out / "corpus")
     return out / "corpus"
-
-
-def _with_domain(
-    model: str, name: str, preset: str
-) -> tuple[config.Preset, "umtlib.MusicTranslator"]:
-    """Return the preset that trains one more decoder alone, and the weights to start from."""
-    from umtlib import translator
-
-    grown = translator.with_domain(umtlib.load(model), name)
-    alone = replace(config.preset(preset).training, only=name)
-    return config.Preset(grown.config, alone), grown

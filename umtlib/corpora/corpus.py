@@ -15,11 +15,11 @@ import hashlib
 import json
 import os
 import wave
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 import soundfile
@@ -30,6 +30,7 @@ from umtlib.config import Range, check
 from umtlib.errors import ConfigError, CorpusError
 
 SPLITS = ("train", "val", "test")
+Made = TypeVar("Made")
 MANIFEST = "manifest.jsonl"
 SKIPPED = "skipped.jsonl"
 
@@ -61,10 +62,9 @@ class Track:
     sha256: str
     source: Mapping = field(default_factory=dict)
 
-    def to_json(self) -> str:
-        """Return the track's manifest line."""
-        own = {name: getattr(self, name) for name in _OWN_FIELDS}
-        return json.dumps(own | dict(self.source), ensure_ascii=False)
+    def fields(self) -> dict:
+        """Return what the manifest says of it."""
+        return {name: getattr(self, name) for name in _OWN_FIELDS} | dict(self.source)
 
     @classmethod
     def from_json(cls, line: str | bytes) -> "Track":
@@ -88,12 +88,7 @@ _OWN_FIELDS = ("domain", "split", "file", "seconds", "sha256")
 
 
 class Corpus:
-    """A corpus folder, opened for reading.
-
-    Parameters
-    ----------
-    folder : path
-        A folder with a ``manifest.jsonl``.
+    """A folder with a ``manifest.jsonl``, opened for reading.
 
     Raises
     ------
@@ -118,13 +113,19 @@ class Corpus:
         CorpusError
             If the file cannot be read, or is not 16 kHz, mono, 16 bit.
         """
-        return _open_audio(str(self.folder / track.file))
+        return _kept_open(self.folder / track.file)
 
 
-@lru_cache(maxsize=512)
-def _open_audio(path: str) -> np.ndarray:
+def open_audio(path: Path) -> np.ndarray:
+    """Return the samples of a file, as `Corpus.audio` and `Pair.audio` do.
+
+    Raises
+    ------
+    CorpusError
+        If the file cannot be read, or is not 16 kHz, mono, 16 bit.
+    """
     try:
-        if path.endswith(".wav"):
+        if path.suffix == ".wav":
             rate, samples = _map_wav(path)
         else:
             samples, rate = soundfile.read(path, dtype="int16")
@@ -137,7 +138,10 @@ def _open_audio(path: str) -> np.ndarray:
     return samples
 
 
-def _map_wav(path: str) -> tuple[int, np.ndarray]:
+_kept_open = lru_cache(maxsize=512)(open_audio)
+
+
+def _map_wav(path: Path) -> tuple[int, np.ndarray]:
     """Map a file's samples read-only, so that they are never part of a process's own memory."""
     with open(path, "rb") as file, wave.open(file) as wav:
         if (wav.getnchannels(), wav.getsampwidth()) != (1, 2):
@@ -147,22 +151,33 @@ def _map_wav(path: str) -> tuple[int, np.ndarray]:
 
 
 def read_manifest(path: Path) -> Iterator[Track]:
-    """Yield the tracks of a manifest.
+    """Yield the tracks of a manifest, one a line.
 
     Raises
     ------
     CorpusError
-        If it is missing or, naming the line, cannot be read.
+        If it is missing, or a line cannot be read.
     """
     if not path.is_file():
         raise CorpusError(
             f"{path.parent} is no corpus: it has no {path.name}; make one from it by "
             "'umt corpus folder', 'nsynth' or 'musicnet'"
         )
+    return read_lines(path, Track.from_json)
+
+
+def read_lines(path: Path, make: Callable[[bytes], Made]) -> Iterator[Made]:
+    """Yield what is made of each line of a file.
+
+    Raises
+    ------
+    CorpusError
+        If nothing can be made of a line.
+    """
     with files.open_regular(path) as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                yield Track.from_json(line)
+                yield make(line)
             except (ValueError, LookupError, TypeError, AttributeError, ConfigError) as error:
                 raise CorpusError(
                     f"{path}, line {number}: {error}; prepare the corpus again"
@@ -174,10 +189,8 @@ def write_manifest(path: Path, lines: Iterable[Track | Mapping]) -> None:
     # Two processes that merge the same shards may write at the same time: equal lines, own files.
     with files.replacing(path) as part, part.open("w", encoding="utf-8") as out:
         for line in lines:
-            text = (
-                line.to_json() if isinstance(line, Track) else json.dumps(line, ensure_ascii=False)
-            )
-            out.write(text + "\n")
+            fields = line.fields() if isinstance(line, Track) else line
+            out.write(json.dumps(fields, ensure_ascii=False) + "\n")
 
 
 def sha256(path: str | os.PathLike) -> str:

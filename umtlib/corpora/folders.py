@@ -10,10 +10,9 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from umtlib.config import ModelConfig
-from umtlib.corpora.prepare import Item, Summary, prepare, stamp
-from umtlib.errors import ConfigError, CorpusError
-from umtlib.names import readable
+from umtlib.corpora.prepare import Item, Summary, check_names, prepare, stamp
+from umtlib.errors import CorpusError
+from umtlib.files.names import readable
 
 # What is tried. Those that libsndfile cannot decode are refused with advice, not passed over.
 SUFFIXES = (
@@ -34,14 +33,8 @@ def build(domains: Mapping[str, str | os.PathLike], out: str | os.PathLike, **se
     ----------
     domains : mapping
         A folder for each domain's name.
-    out : path
-        The corpus folder.
     **settings
         ``workers``, ``shard``, ``longest`` and ``progress`` of `prepare`.
-
-    Returns
-    -------
-    Summary
 
     Raises
     ------
@@ -78,10 +71,7 @@ def group_of(name: str) -> str:
 
 
 def _check(domains: Mapping[str, str | os.PathLike], out: Path) -> dict[str, Path]:
-    try:
-        ModelConfig(domains=tuple(domains))
-    except ConfigError as error:
-        raise CorpusError(str(error)) from error
+    check_names(domains)
     roots = {name: Path(folder) for name, folder in domains.items()}
     for root in roots.values():
         if not root.is_dir():

@@ -14,17 +14,11 @@ import soundfile
 import soxr
 
 from umtlib.audio import CEILING, LEVEL, SAMPLE_RATE
+from umtlib.config import SIX_DOMAINS
 from umtlib.corpora.performing import Note
 from umtlib.errors import CorpusError
 
-DOMAINS = (
-    "mozart_orchestra",
-    "haydn_quartet",
-    "bach_cantata",
-    "bach_organ",
-    "beethoven_piano",
-    "bach_harpsichord",
-)
+DOMAINS = SIX_DOMAINS
 SOUNDFONTS = (
     "/usr/share/sounds/sf2/FluidR3_GM.sf2",
     "/usr/share/soundfonts/FluidR3_GM.sf2",
@@ -45,13 +39,8 @@ RANGES = {
 }  # fmt: skip
 # Timbres in no domain, to translate from; `whistle` is synthesised and not among them.
 UNSEEN = {
-    "guitar": 24,
-    "saxophone": 65,
-    "marimba": 12,
-    "trumpet": 56,
-    "accordion": 21,
-    "synth_lead": 81,
-}
+    "guitar": 24, "saxophone": 65, "marimba": 12, "trumpet": 56, "accordion": 21, "synth_lead": 81,
+}  # fmt: skip
 _CHOIR_BEND = 614  # +15 cents: most of its samples are 15 to 25 cents flat
 _STEADY = {ORGAN, HARPSICHORD}  # a key there sounds equally loud however it is struck
 _NO_SWELL = {PIANO, HARPSICHORD, ORGAN, 24, 12}
@@ -192,8 +181,8 @@ def _apart(notes: Sequence[Note]) -> list[pretty_midi.Note]:
     return kept
 
 
-def find_soundfont(path: str | Path | None = None) -> Path:
-    """Return the soundfont to use.
+def find_soundfont() -> Path:
+    """Return the soundfont FluidR3, from one of its usual places.
 
     Raises
     ------
@@ -202,13 +191,11 @@ def find_soundfont(path: str | Path | None = None) -> Path:
     """
     if shutil.which("fluidsynth") is None:
         raise CorpusError("fluidsynth is not installed: 'apt-get install fluidsynth' (Debian)")
-    places = [path] if path else SOUNDFONTS
-    for place in places:
-        if Path(place).is_file():
-            return Path(place)
+    for place in map(Path, SOUNDFONTS):
+        if place.is_file():
+            return place
     raise CorpusError(
-        f"no soundfont at {' or '.join(map(str, places))}: 'apt-get install fluid-soundfont-gm' "
-        "(Debian), or name another one"
+        f"no soundfont at {' or '.join(SOUNDFONTS)}: 'apt-get install fluid-soundfont-gm' (Debian)"
     )
 
 

@@ -11,16 +11,17 @@ nothing in ``test_data``; the recordings of one movement stay together.
 """
 
 import ast
+import operator
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from umtlib import spreadsheet
-from umtlib.config import ModelConfig
-from umtlib.corpora.prepare import Item, Summary, prepare, stamp
-from umtlib.errors import ConfigError, CorpusError
+from umtlib.corpora.prepare import Item, Summary, check_names, prepare, stamp
+from umtlib.errors import CorpusError
+from umtlib.files import spreadsheet
 
 METADATA = "musicnet_metadata.csv"
+MOST = 10**6  # the largest id, and the longest recording in seconds
 COLUMNS = ("id", "composer", "composition", "movement", "ensemble", "source", "transcriber",
            "catalog_name", "seconds")  # fmt: skip
 
@@ -53,17 +54,11 @@ def build(
     ----------
     folder : path
         With ``musicnet_metadata.csv``, ``train_data`` and ``test_data``.
-    out : path
-        The corpus folder.
     domains : mapping
         For each domain's name an expression that chooses its recordings; see `selector`. By
         default the authors' six.
     **settings
         ``workers``, ``shard``, ``longest`` and ``progress`` of `prepare`.
-
-    Returns
-    -------
-    Summary
 
     Raises
     ------
@@ -72,10 +67,7 @@ def build(
         has too few recordings.
     """
     folder = Path(folder)
-    try:
-        ModelConfig(domains=tuple(domains))
-    except ConfigError as error:
-        raise CorpusError(str(error)) from error
+    check_names(domains)
     rows = read_metadata(folder / METADATA)
     items: list[Item] = []
     for name, expression in domains.items():
@@ -99,10 +91,12 @@ def read_metadata(path: Path) -> list[dict]:
     rows = []
     for place, row in spreadsheet.read(path, COLUMNS, CorpusError):
         try:
-            numbers = {"id": int(row["id"]), "seconds": spreadsheet.number(row["seconds"])}
+            row |= {"id": int(row["id"]), "seconds": float(row["seconds"])}
+            if not (0 <= row["id"] <= MOST and 0 <= row["seconds"] <= MOST):
+                raise ValueError(f"id and seconds must be from 0 to {MOST:,}")
         except ValueError as error:
             raise CorpusError(f"{path}, line {place}: {error}; download it again") from error
-        rows.append(row | numbers)
+        rows.append(row)
     return rows
 
 
@@ -128,46 +122,37 @@ def selector(expression: str) -> Callable[[Mapping], bool]:
     """
     try:
         tree = ast.parse(expression[:2000], mode="eval").body
-        _compute(tree, dict.fromkeys(COLUMNS, ""), check=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        _value(tree, dict.fromkeys(COLUMNS, "") | {"id": 0, "seconds": 0.0})
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise CorpusError(
             f"expression {expression[:200]!r}: {error}; write such as composer == 'Bach'"
         ) from error
-    return lambda row: bool(_compute(tree, row))
+    return lambda row: bool(_value(tree, row))
 
 
 _COMPARE = {
-    ast.Eq: lambda a, b: a == b, ast.NotEq: lambda a, b: a != b,
-    ast.Lt: lambda a, b: a < b, ast.LtE: lambda a, b: a <= b,
-    ast.Gt: lambda a, b: a > b, ast.GtE: lambda a, b: a >= b,
+    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
+    ast.Gt: operator.gt, ast.GtE: operator.ge,
     ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
 }  # fmt: skip
 
 
-def _compute(node: ast.AST, row: Mapping, check: bool = False):
-    """Evaluate the few kinds of nodes that an expression may have; `check` looks at all of them."""
+def _value(node: ast.AST, row: Mapping):
+    """Compute the few kinds of nodes that an expression may have, each part of them."""
     match node:
         case ast.BoolOp(op, values):
-            results = [_compute(value, row, check) for value in values]
+            results = [_value(value, row) for value in values]
             return all(results) if isinstance(op, ast.And) else any(results)
         case ast.UnaryOp(ast.Not(), operand):
-            return not _compute(operand, row, check)
-        case ast.Compare(left, [op], [right]):
-            a, b = _compute(left, row, check), _compute(right, row, check)
-            if type(op) not in _COMPARE:
-                raise ValueError(f"{type(op).__name__} is not allowed")
-            try:
-                return not check and _COMPARE[type(op)](a, b)
-            except TypeError as error:
-                raise CorpusError(
-                    f"cannot compare {a!r} with {b!r} by {type(op).__name__}"
-                ) from error
+            return not _value(operand, row)
+        case ast.Compare(left, [op], [right]) if type(op) in _COMPARE:
+            return _COMPARE[type(op)](_value(left, row), _value(right, row))
         case ast.Name(name) if name in COLUMNS:
             return row[name]
         case ast.Constant(str() | int() | float() as value):
             return value
         case ast.Tuple(elements) | ast.List(elements):
-            return [_compute(element, row, check) for element in elements]
+            return [_value(element, row) for element in elements]
     raise ValueError(
         f"{ast.unparse(node)[:60]!r} is not allowed; the columns are {', '.join(COLUMNS)}"
     )

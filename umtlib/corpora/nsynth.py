@@ -22,7 +22,7 @@ from typing import Literal
 
 from umtlib.corpora.prepare import Item, Summary, prepare, stamp
 from umtlib.errors import CorpusError
-from umtlib.names import readable
+from umtlib.files.names import readable
 
 SPLITS = {"nsynth-train": "train", "nsynth-valid": "val", "nsynth-test": "test"}
 DOMAIN = {"family": "instrument_family_str", "source": "instrument_source_str",
@@ -77,18 +77,12 @@ def build(
     ----------
     folder : path
         With ``nsynth-train`` and its siblings, or some of them.
-    out : path
-        The corpus folder.
     by : {"family", "source", "instrument"}
         What is a domain.
     selection : Selection
         Which notes.
     **settings
         ``workers``, ``shard`` and ``progress`` of `prepare`.
-
-    Returns
-    -------
-    Summary
 
     Raises
     ------

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from umtlib import files
-from umtlib.audio import SAMPLE_RATE
 from umtlib.config import check
-from umtlib.errors import ConfigError, CorpusError
+from umtlib.corpora.corpus import open_audio, read_lines
+from umtlib.errors import CorpusError
 
 PAIRS = "paired/pairs.jsonl"
 PAIR_SECONDS = 5.0
@@ -59,16 +58,9 @@ class Pair:
         Raises
         ------
         CorpusError
-            If the file is missing or is not 16 kHz.
+            If the file cannot be read, or is not 16 kHz, mono, 16 bit.
         """
-        path = self.folder / self.files[name or self.source]
-        try:
-            samples, rate = soundfile.read(path, dtype="int16")
-        except (OSError, soundfile.LibsndfileError) as error:
-            raise CorpusError(f"cannot read {path}: {error}; prepare the corpus again") from error
-        if rate != SAMPLE_RATE:
-            raise CorpusError(f"{path} is at {rate} Hz, not 16 kHz; prepare the corpus again")
-        return samples
+        return open_audio(self.folder / self.files[name or self.source])
 
 
 def read_pairs(folder: str | Path) -> list[Pair]:
@@ -79,16 +71,15 @@ def read_pairs(folder: str | Path) -> list[Pair]:
     CorpusError
         If the corpus has none, or a line cannot be read.
     """
-    path, pairs = Path(folder) / PAIRS, []
+    path = Path(folder) / PAIRS
     if not path.is_file():
         raise CorpusError(f"{folder} has no {PAIRS}; make it with 'umt corpus six-domains'")
-    with files.open_regular(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                fields = files.parse_json(line)
-                fields["notes"] = tuple(tuple(note) for note in fields["notes"])
-                pairs.append(Pair(**fields, folder=Path(folder)))
-                check(pairs[-1])
-            except (ValueError, KeyError, TypeError, ConfigError) as error:
-                raise CorpusError(f"{path}, line {number}: {error}; prepare it again") from error
-    return pairs
+
+    def make(line: bytes) -> Pair:
+        fields = files.parse_json(line)
+        fields["notes"] = tuple(tuple(note) for note in fields["notes"])
+        pair = Pair(**fields, folder=Path(folder))
+        check(pair)
+        return pair
+
+    return list(read_lines(path, make))

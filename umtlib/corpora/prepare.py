@@ -16,33 +16,28 @@ import os
 import re
 import tempfile
 import warnings
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-import soundfile
-
 from umtlib import audio, files
 from umtlib.audio import SAMPLE_RATE
+from umtlib.config import ModelConfig
+from umtlib.corpora import Progress
 from umtlib.corpora.corpus import MANIFEST, SKIPPED, Track, sha256, write_manifest
-from umtlib.errors import AudioError, CorpusError, UmtWarning
-from umtlib.names import readable
-
-Progress = Callable[[str, int, int], None]
+from umtlib.corpora.processes import in_parallel
+from umtlib.errors import AudioError, ConfigError, CorpusError, UmtWarning
+from umtlib.files.names import readable
 
 WORK = ".work"
 SHARE = 0.1  # of the groups of a domain, for each of val and test
 SHORTEST = 0.5  # seconds; less is no music
 LONGEST = 6 * 3600  # seconds; the rest of a longer file is cut off
 QUIETEST = 2e-4  # peak to peak, -80 dBFS; less is a recording of nothing
+CRASHES = "the decoder crashes on it; convert it to WAV first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,18 +105,18 @@ class Summary:
     complete: bool
 
 
-def shard() -> tuple[int, int]:
-    """Return this process's rank and the number of processes, as ``torchrun`` announces them.
+def check_names(domains: Iterable[str]) -> None:
+    """Make sure that a model can have domains of these names.
 
     Raises
     ------
     CorpusError
-        If the environment's ``RANK`` and ``WORLD_SIZE`` make no sense.
+        If there are none, or too many, or one is no name.
     """
-    rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
-        raise CorpusError(f"RANK {rank!r} must be a number from 0 to below WORLD_SIZE, {world!r}")
-    return int(rank), int(world)
+    try:
+        ModelConfig(domains=tuple(domains))
+    except ConfigError as error:
+        raise CorpusError(str(error)) from error
 
 
 def stamp(path: str | os.PathLike) -> str:
@@ -143,29 +138,22 @@ def prepare(
     longest: float = LONGEST,
     progress: Progress | None = None,
 ) -> Summary:
-    """Make a corpus of files.
+    """Make a corpus of files in a folder; tracks that are there already are kept.
 
     Parameters
     ----------
     items : list of Item
         All files, in the same order in every shard.
-    out : path
-        The corpus folder. Tracks that are there already are kept.
     left_out : iterable of mappings
         What the caller has dropped: ``file`` and ``reason``.
     workers : int, optional
-        Processes; one per CPU by default, shared by the shards of one machine. With 0 the work is
-        done in this process.
+        Processes; see `processes.in_parallel`.
     shard : tuple of int
-        Rank and number of the processes that share the work; see `shard`.
+        Rank and number of the processes that share the work; see `processes.shard`.
     longest : float
         Seconds, below 12 hours; a longer file is cut there.
     progress : callable, optional
         Called with ``"files"``, files done and files in all, of this shard.
-
-    Returns
-    -------
-    Summary
 
     Raises
     ------
@@ -183,21 +171,16 @@ def prepare(
         todo = [item for item in mine if done.get(item.key, {"again": True}).get("again")]
         tell("files", len(mine) - len(todo), len(mine))
         with _journal(out, shard) as journal:
-            work = partial(convert, str(out), longest)
-            for count, entry in enumerate(in_parallel(work, todo, _workers(workers)), start=1):
+            made = in_parallel(partial(convert, out, longest), todo, workers)
+            for count, (item, entry) in enumerate(made, start=len(mine) - len(todo) + 1):
+                entry = entry or {"key": item.key, "reason": CRASHES}
                 journal.write(json.dumps(entry | {"longest": longest}) + "\n")
                 journal.flush()
-                tell("files", len(mine) - len(todo) + count, len(mine))
+                tell("files", count, len(mine))
             os.fsync(journal.fileno())
         return _merge(items, out, list(left_out), longest)
     except OSError as error:
         raise CorpusError(f"cannot write {out}: {error.strerror}; choose another folder") from error
-
-
-def _workers(workers: int | None) -> int:
-    if workers is not None:
-        return workers
-    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def _journal(out: Path, shard: tuple[int, int]) -> IO[str]:
@@ -224,82 +207,7 @@ def _read_journals(out: Path, longest: float) -> dict[str, dict]:
     return entries
 
 
-def in_parallel(work: Callable[[Item], dict], items: list[Item], workers: int) -> Iterator[dict]:
-    """Yield the results of `work`, in any order, with a bounded number of items in flight.
-
-    A file that ends the process that decodes it (a crash, or no memory) ends all that are in
-    flight; those are tried once more, each alone, so that only the culprit is left out.
-
-    Raises
-    ------
-    CorpusError
-        If no process can be started.
-    """
-    if not workers:
-        yield from map(work, items)
-        return
-    queue, suspects = deque(items), []
-    while queue:
-        running: dict[Future, Item] = {}
-        with _pool(workers) as pool:
-            try:
-                while queue or running:
-                    while queue and len(running) < 4 * workers:
-                        future = pool.submit(
-                            _orderly, work, queue[0]
-                        )  # where the pool is broken, it raises
-                        running[future] = queue.popleft()
-                    yield from _finished(running)
-            except BrokenProcessPool:
-                suspects += running.values()
-            finally:
-                pool.shutdown(cancel_futures=True)
-    yield from _one_by_one(work, suspects)
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    """Start processes; where they cannot even start, no file is to blame."""
-    pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=files.stop_in_order
-    )
-    try:
-        pool.submit(os.getpid).result()
-    except BrokenProcessPool as error:
-        raise CorpusError(
-            "no process can be started to decode in; in a script, call this below "
-            "'if __name__ == \"__main__\":', or give workers=0"
-        ) from error
-    return pool
-
-
-def _orderly(work: Callable[[Item], dict], item: Item) -> dict:
-    """Work; on SIGTERM end this process when its files are cleaned up, or the pool keeps it."""
-    try:
-        return work(item)
-    except SystemExit as end:
-        os._exit(end.code)
-
-
-def _finished(running: dict[Future, Item]) -> Iterator[dict]:
-    for future in wait(running, return_when=FIRST_COMPLETED).done:
-        result = future.result()
-        del running[future]
-        yield result
-
-
-def _one_by_one(work: Callable[[Item], dict], items: list[Item]) -> Iterator[dict]:
-    while items:
-        with _pool(1) as pool:
-            with suppress(BrokenProcessPool):
-                while items:
-                    yield pool.submit(_orderly, work, items[-1]).result()
-                    items.pop()
-        if items:
-            reason = "the decoder crashes on it; convert it to WAV first"
-            yield {"key": items.pop().key, "reason": reason}
-
-
-def convert(out: str, longest: float, item: Item) -> dict:
+def convert(out: Path, longest: float, item: Item) -> dict:
     """Make one track; return its journal entry: either with ``file``, or only with ``reason``.
 
     Raises
@@ -307,67 +215,42 @@ def convert(out: str, longest: float, item: Item) -> dict:
     CorpusError
         If the track cannot be written.
     """
-    target = Path(out, item.file)
+    target, entry = out / item.file, {"key": item.key}
     with (
-        tempfile.TemporaryFile(dir=Path(out, WORK)) as raw,
+        tempfile.TemporaryFile(dir=out / WORK) as kept,
         warnings.catch_warnings(record=True) as told,
     ):
         warnings.simplefilter("always", UmtWarning)
         try:
-            samples, cut = _decode(item.path, raw, longest)
-            waveform = np.memmap(raw, np.float32, "r", shape=(samples,))
-            _check_worth(waveform)
+            recording = audio.Recording(item.path, kept, longest)
+            _check_worth(recording)
         except AudioError as error:
             reason = _without_path(error, item)
             # A permission can be given without any change to the file.
-            again = reason.startswith("cannot read")
-            return {"key": item.key, "reason": reason} | ({"again": True} if again else {})
+            return entry | {"reason": reason, "again": reason.startswith("cannot read")}
         target.parent.mkdir(parents=True, exist_ok=True)
-        _write(target, waveform)
-    notes = [_without_path(warning.message, item) for warning in told] + ([cut] if cut else [])
-    entry = {"key": item.key, "file": item.file, "bytes": target.stat().st_size}
-    entry |= {"seconds": samples / SAMPLE_RATE, "sha256": sha256(target)}
-    return entry | ({"reason": "; ".join(notes)} if notes else {})
+        try:
+            with audio.writing(target) as put:
+                for block in recording.blocks():
+                    put(block)
+        except AudioError as error:  # of the disk, not of the file: the run must not go on
+            raise CorpusError(str(error)) from error
+    entry |= {"file": item.file, "bytes": target.stat().st_size, "sha256": sha256(target)}
+    entry |= {"seconds": recording.samples / SAMPLE_RATE}
+    notes = "; ".join(_without_path(warning.message, item) for warning in told)
+    return entry | ({"reason": notes} if notes else {})
 
 
 def _without_path(message: object, item: Item) -> str:
     return readable(str(message)).replace(readable(item.path), "it")
 
 
-def _decode(path: str, raw: IO[bytes], longest: float) -> tuple[int, str | None]:
-    """Write a file's audio as raw float32; return the samples, and why there are not more."""
-    samples, most = 0, round(longest * SAMPLE_RATE)
-    stream = audio.stream(path)
-    for block in stream:
-        raw.write(block[: most - samples].data)
-        samples += len(block)
-        if samples > most:
-            stream.close()
-            raw.flush()
-            return most, f"cut after {longest:g} s"
-    raw.flush()
-    return samples, None
-
-
-def _check_worth(waveform: np.ndarray) -> None:
-    seconds = len(waveform) / SAMPLE_RATE
+def _check_worth(recording: audio.Recording) -> None:
+    seconds = recording.samples / SAMPLE_RATE
     if seconds < SHORTEST:
         raise AudioError(f"too short: {seconds:.4g} s, and a track needs {SHORTEST} s")
-    if waveform.max() - waveform.min() < QUIETEST:
+    if recording.span < QUIETEST:
         raise AudioError("silent: nothing in it is above -80 dBFS")
-
-
-def _write(path: Path, waveform: np.ndarray) -> None:
-    loudness = audio.measure([waveform])[1]
-    try:
-        with audio.replacing(path) as part:
-            settings = {"subtype": "PCM_16", "format": "WAV"}
-            with soundfile.SoundFile(audio.native(part), "w", SAMPLE_RATE, 1, **settings) as file:
-                for block in audio.levelled([waveform], loudness):
-                    pcm = np.clip((block * 32768).round(), -32768, 32767)
-                    file.write(pcm.astype(np.int16))
-    except AudioError as error:  # of the disk, not of the file: the run must not go on
-        raise CorpusError(str(error)) from error
 
 
 def _merge(items: list[Item], out: Path, left_out: list[Mapping], longest: float) -> Summary:

@@ -1,125 +1,147 @@
-"""Is the latent free of the source domain? The confusion loss wants it to be (section 3.3).
+"""What is in the latent? The source domain should not be (section 3.3), the notes should.
 
-Conventions. A latent is cut into stretches of one second. ``probe`` is the part of held-out
-stretches whose domain a logistic regression names right from the latent's average over the
-stretch; it is fitted to stretches of the training tracks. ``classifier`` is the same part for the
-model's own classifier, which the encoder has learnt to fool; a probe that was never fooled is the
-stricter judge. ``chance`` is 1/K. Compare with a model trained without the confusion loss: a
-number alone does not say what the loss has done, for domains also differ in what they *play*
-(register, tempo, texture), which a latent must keep. Notebook: ``05_evaluation``.
+Conventions. **Domain**: a latent is cut into stretches of one second. ``probe`` is the part of
+held-out stretches whose domain a logistic regression names right from the latent's average over the
+stretch; it is fitted to the training tracks. ``classifier`` is the same for the model's own.
+
+**Notes** (section 5): one logistic regression per pitch (E1 to F7) reads from the latent of a frame
+and its neighbours which notes sound (50 ms cells of a piano roll). It is fitted to one half of the
+paired pieces, played by all domains, and tested on the other; the threshold is the best on the
+first half. ``frame_f`` is the F-measure over all cells, ``prior`` that of a probe that knows only
+how often each pitch occurs. Notebook: ``08_evaluation``.
 """
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from umtlib import translation
 from umtlib.audio import SAMPLE_RATE
-from umtlib.corpora.corpus import Corpus
+from umtlib.corpora.corpus import Corpus, Track
+from umtlib.corpora.pairs import Pair
 from umtlib.errors import EvaluationError
-from umtlib.evaluation import linear
-from umtlib.evaluation.features import excerpt
+from umtlib.evaluation.features import check, excerpt
+from umtlib.evaluation.notes import frame_f, roll
+from umtlib.evaluation.transcriber import PITCHES
+from umtlib.generation import translation
 from umtlib.translator import MusicTranslator
 
 
-def validate(stretches: np.ndarray, labels: np.ndarray) -> None:
-    """Check latents, shape (n, latent, F), and the index of the domain of each, shape (n,).
+def linear(inputs: np.ndarray, targets: np.ndarray, decay: float = 1e-3):
+    """Fit scikit-learn's logistic regression, of classes, (n,), or labels, (n, K), to (n, D)."""
+    from sklearn.exceptions import ConvergenceWarning  # takes a second, and only here
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    Raises
-    ------
-    EvaluationError
-        If the shapes do not match, or a value is not finite.
-    """
-    if np.ndim(stretches) != 3 or np.shape(labels) != np.shape(stretches)[:1]:
-        raise EvaluationError(
-            f"latents of shape {np.shape(stretches)} and labels {np.shape(labels)}; "
-            "give (n, latent, F) and (n,)"
-        )
-    if not np.isfinite(stretches).all():
-        raise EvaluationError("the latents hold NaN or infinities")
+    check((inputs, "n D"), (targets, "n K" if np.ndim(targets) == 2 else "n"))
+    # Without a hidden layer the net is a logistic regression, of classes or of many labels at once.
+    net = MLPClassifier((), solver="lbfgs", alpha=decay * len(inputs), random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return make_pipeline(StandardScaler(), net).fit(np.asarray(inputs, float), targets)
 
 
 def probe(
     seen: np.ndarray, seen_labels: np.ndarray, held_out: np.ndarray, held_out_labels: np.ndarray
 ) -> float:
-    """Return the accuracy of a linear probe on held-out stretches.
-
-    Parameters
-    ----------
-    seen, held_out : np.ndarray
-        Latents, shapes (n, latent, F) and (m, latent, F).
-    seen_labels, held_out_labels : np.ndarray
-        Index of the domain, int, shapes (n,) and (m,).
-
-    Returns
-    -------
-    float
-        In [0, 1]; NaN if nothing is held out.
-    """
-    validate(seen, seen_labels)
-    validate(held_out, held_out_labels)
+    """Return the accuracy of a probe on latents, (n, latent, F), and domains, int, (n,)."""
+    check((seen, "n latent F"), (seen_labels, "n"))
+    check((held_out, "m latent F"), (held_out_labels, "m"))
     if not len(held_out):
         return float("nan")
-    fitted = linear.fit(seen.mean(axis=2), seen_labels)
-    called = fitted.scores(held_out.mean(axis=2)).argmax(axis=1)
+    called = linear(seen.mean(axis=2), seen_labels).predict(held_out.mean(axis=2).astype(float))
     return float((called == held_out_labels).mean())
+
+
+def best_threshold(scores: np.ndarray, cells: np.ndarray) -> float:
+    """Return the threshold on scores, (frames, pitches), with the best F-measure; inf for none."""
+    check((scores, "frames pitches"), (cells, "frames pitches"))
+    if not np.any(cells):
+        return float("inf")
+    order = np.argsort(scores, axis=None)[::-1]
+    hits = np.cumsum(np.asarray(cells).ravel()[order])
+    measure = 2 * hits / (np.arange(1, len(order) + 1) + hits[-1])
+    return float(scores.ravel()[order[int(measure.argmax())]])
+
+
+def spread(tracks: Sequence[Track], most: int) -> Sequence[Track]:
+    """Return the tracks, or of more than ``most`` so many, evenly."""
+    return [tracks[i * len(tracks) // most] for i in range(most)] if len(tracks) > most else tracks
 
 
 def stretches(
     model: MusicTranslator, corpus: Corpus, splits: Sequence[str], seconds: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Encode so many seconds of each domain, the same from each track, in stretches of one second.
-
-    Returns
-    -------
-    tuple of np.ndarray
-        Latents, shape (n, latent, F), and the index of the domain of each, shape (n,).
+    """Return some seconds of each domain as latents, (n, latent, F), and domains, int, (n,).
 
     Raises
     ------
     EvaluationError
-        If the corpus has no tracks of a domain in the splits.
+        If the corpus has no second of a domain in the splits.
     """
     frames = SAMPLE_RATE // model.config.encoder.pool
     found, labels = [], []
     for label, domain in enumerate(model.domains):
         tracks = [track for split in splits for track in corpus.select(domain, split)]
-        if not tracks:
-            raise EvaluationError(f"{corpus.folder} has no tracks of {domain} in {splits}")
-        for track in tracks:
+        for track in spread(tracks, max(1, round(seconds))):
             length = max(1, round(seconds / len(tracks))) * SAMPLE_RATE
             z = translation.encode(model, excerpt(corpus.audio(track)[:length]).waveform)[0]
             cut = z[:, : z.shape[1] // frames * frames].unflatten(1, (-1, frames)).transpose(0, 1)
             found.append(cut.numpy())
             labels += [label] * len(cut)
+        if label not in labels:
+            raise EvaluationError(f"{corpus.folder} has no second of {domain} in {splits}")
     return np.concatenate(found), np.array(labels)
 
 
 def evaluate(model: MusicTranslator, corpus: Corpus, *, seconds: float = 80) -> dict[str, float]:
-    """Try to tell the domain from a model's latent.
-
-    Parameters
-    ----------
-    model : MusicTranslator
-        The model.
-    corpus : Corpus
-        With training tracks and held-out tracks of the model's domains.
-    seconds : float
-        Of each domain to fit to, and to test on.
-
-    Returns
-    -------
-    dict
-        ``probe``, ``classifier``, ``chance``, and ``n``, the held-out stretches.
-    """
+    """Try to tell the domain from the latent of some seconds of each, seen and held out."""
     seen = stretches(model, corpus, ("train",), seconds)
     held_out, labels = stretches(model, corpus, ("val", "test"), seconds)
     with torch.inference_mode():
-        called = model.classifier(torch.from_numpy(held_out)).argmax(dim=1).numpy()
+        place = next(model.classifier.parameters()).device
+        called = model.classifier(torch.from_numpy(held_out).to(place)).argmax(dim=1).cpu().numpy()
     return {
         "probe": probe(*seen, held_out, labels),
         "classifier": float((called == labels).mean()),
         "chance": 1 / len(model.domains),
         "n": len(labels),
     }
+
+
+def evaluate_notes(model: MusicTranslator, pairs: Sequence[Pair]) -> dict[str, float]:
+    """Try to read the notes from the latents of paired excerpts.
+
+    Raises
+    ------
+    EvaluationError
+        If there are not the notes of two pieces.
+    """
+    pieces = sorted({pair.piece for pair in pairs if pair.notes})
+    if len(pieces) < 2:
+        raise EvaluationError(f"the notes of {len(pieces)} pieces are known, and two are needed")
+    halves = ([p for p in pairs if (p.piece in pieces[1::2]) == tested] for tested in (False, True))
+    (z, cells), (z_tested, truth) = (_frames(model, half) for half in halves)
+    fitted = linear(z, cells)
+    prior = np.broadcast_to(cells.mean(axis=0), cells.shape)
+    limit, prior_limit = (best_threshold(x, cells) for x in (fitted.predict_proba(z), prior))
+    return {
+        "frame_f": frame_f(truth, fitted.predict_proba(z_tested) >= limit),
+        "prior": frame_f(truth, np.broadcast_to(prior[0], truth.shape) >= prior_limit),
+        "frames": len(truth),
+    }
+
+
+def _frames(model: MusicTranslator, pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the latents with their neighbours, (n, 3 latent), and the cells, (n, pitches)."""
+    inputs, cells = [], []
+    for pair in pairs:
+        for name in pair.files:
+            z = translation.encode(model, excerpt(pair.audio(name)).waveform)[0]
+            wide = torch.nn.functional.pad(z, (1, 1))
+            inputs.append(torch.cat([wide[:, :-2], z, wide[:, 2:]]).T.numpy())
+            rate = SAMPLE_RATE / model.config.encoder.pool
+            cells.append(roll(pair.notes, z.shape[1], rate)[PITCHES].T)
+    return np.concatenate(inputs).astype(float), np.concatenate(cells)

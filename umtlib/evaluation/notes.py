@@ -8,10 +8,7 @@ Conventions. The score is a sequence of (onset, offset, MIDI pitch), seconds.
 * ``melody``, ``melody_chroma`` (melodies only): mir_eval's raw pitch and raw chroma accuracy, the
   part of the score's frames whose pitch is within a semitone, and within one but for the octave.
 
-Audio becomes notes by `umtlib.evaluation.transcriber`, a small net trained on training pieces that
-any instrument plays. It finds most notes of a piano or harpsichord, and fewer of the slow onsets of
-a choir. So a score is worth nothing without its ceiling, that of the true rendering, which `report`
-prints beside it. Notebook: ``05_evaluation``.
+`umtlib.evaluation.transcriber` finds the notes, and not all of them. Notebook: ``08_evaluation``.
 """
 
 from collections.abc import Sequence
@@ -22,7 +19,7 @@ import numpy as np
 
 from umtlib.errors import EvaluationError
 from umtlib.evaluation import transcriber
-from umtlib.evaluation.features import Excerpt, excerpt
+from umtlib.evaluation.features import Excerpt, check, excerpt
 from umtlib.evaluation.transcriber import FRAMES_PER_SECOND, Note
 
 METRICS = ("note_f", "frame_f", "melody", "melody_chroma")
@@ -49,25 +46,15 @@ def transcribe(sound: np.ndarray | Excerpt) -> list[Note]:
 
 
 def note_f(score: Sequence[Note], estimate: Sequence[Note]) -> float:
-    """Return the note F-measure (onset within 50 ms, pitch within 50 cents), in [0, 1].
-
-    Two empty scores agree: 1.
-    """
+    """Return the F-measure of notes, in [0, 1]; two empty scores agree: 1."""
     validate(score)
     validate(estimate)
     if not len(score) or not len(estimate):
         return float(len(score) == len(estimate))
-    (times, hertz), (times_, hertz_) = _arrays(score), _arrays(estimate)
-    return float(
-        mir_eval.transcription.precision_recall_f1_overlap(
-            times, hertz, times_, hertz_, offset_ratio=None
-        )[2]
-    )
-
-
-def _arrays(notes: Sequence[Note]) -> tuple[np.ndarray, np.ndarray]:
-    array = np.asarray(notes, float)
-    return array[:, :2], librosa.midi_to_hz(array[:, 2])
+    arrays = [np.asarray(notes, float) for notes in (score, estimate)]
+    given = [part for a in arrays for part in (a[:, :2], librosa.midi_to_hz(a[:, 2]))]
+    measure = mir_eval.transcription.precision_recall_f1_overlap
+    return float(measure(*given, offset_ratio=None)[2])
 
 
 def roll(notes: Sequence[Note], frames: int, rate: float = FRAMES_PER_SECOND) -> np.ndarray:
@@ -80,34 +67,14 @@ def roll(notes: Sequence[Note], frames: int, rate: float = FRAMES_PER_SECOND) ->
 
 
 def frame_f(truth: np.ndarray, estimate: np.ndarray) -> float:
-    """Return the F-measure of two boolean piano rolls of one shape; 1 if both are empty.
-
-    Raises
-    ------
-    EvaluationError
-        If the shapes differ.
-    """
-    if np.shape(truth) != np.shape(estimate):
-        raise EvaluationError(f"rolls of shapes {np.shape(truth)} and {np.shape(estimate)}")
+    """Return the F-measure of two boolean piano rolls of one shape; 1 if both are empty."""
+    check((truth, "pitches F"), (estimate, "pitches F"))
     total = int(np.sum(truth)) + int(np.sum(estimate))
     return 2 * int(np.sum(np.logical_and(truth, estimate))) / total if total else 1.0
 
 
 def melody_accuracy(score: Sequence[Note], frequencies: np.ndarray) -> tuple[float, float]:
-    """Return raw pitch and raw chroma accuracy of a melody within a semitone (mir_eval).
-
-    Parameters
-    ----------
-    score : sequence of Note
-        One note at a time.
-    frequencies : np.ndarray
-        Hz per frame of 16 ms, 0 where there is none, shape (F,).
-
-    Returns
-    -------
-    tuple of float
-        In [0, 1]; 0 for a score without notes.
-    """
+    """Return raw pitch and chroma accuracy of frequencies, Hz every 16 ms, 0 for none, (F,)."""
     validate(score)
     wanted = np.zeros(len(frequencies))
     for onset, offset, pitch in score:
@@ -125,23 +92,7 @@ def melody_accuracy(score: Sequence[Note], frequencies: np.ndarray) -> tuple[flo
 def evaluate(
     score: Sequence[Note], estimate: np.ndarray | Excerpt, melody: bool = False
 ) -> dict[str, float]:
-    """Look for the notes of a score in a waveform.
-
-    Parameters
-    ----------
-    score : sequence of (float, float, int)
-        Onset and offset in seconds and MIDI pitch.
-    estimate : np.ndarray or Excerpt
-        The waveform; see `umtlib.evaluation.features.excerpt`.
-    melody : bool
-        No two notes sound together: also give the melody measures.
-
-    Returns
-    -------
-    dict
-        Floats in [0, 1], by the names in `METRICS`.
-    """
-    validate(score)
+    """Look for the notes of a score in a waveform; of a ``melody`` no two sound together."""
     sound = excerpt(estimate)
     found, frames = transcribe(sound), sound.constant_q.shape[1]
     result = {"note_f": note_f(score, found)}

@@ -9,34 +9,30 @@ _COLOURS = {"translation": "tab:blue", "input": "tab:orange", "truth": "tab:gree
 
 
 def draw(report: Mapping) -> dict[str, Figure]:
-    """Draw a report: figures by name."""
-    results = report["results"]
-    return {
-        "truth": truth(results["pairs"]),
-        "recogniser": confusion(results["recogniser"]),
-        "systems": systems(results["systems"]),
-    }
+    """Draw a report: figures by name, of what was not left out."""
+    found = report["results"]
+    figures = {"systems": systems(found["systems"])}
+    if found.get("recogniser"):
+        figures["recogniser"] = confusion(found["recogniser"])
+    if any(found["systems"]["translation"][metric] is not None for metric in ("log_mel", "timbre")):
+        figures["truth"] = truth(found["pairs"])
+    return figures
 
 
 def truth(pairs: Mapping) -> Figure:
-    """Draw, per target, how near translation and input are to the true rendering.
-
-    Each point is a source; lower is nearer. The translation belongs between the other two.
-    """
+    """Draw, per target, how near translation and input are to the truth; each point is a source."""
     metrics = {"log_mel": "log-mel distance, dB", "timbre": "timbre distance"}
     targets = list(next(iter(pairs.values())))
     figure = Figure(figsize=(11, 4), layout="constrained")
-    for axes, (metric, title) in zip(
-        figure.subplots(1, len(metrics)), metrics.items(), strict=True
-    ):
+    for axes, (metric, title) in zip(figure.subplots(1, 2), metrics.items(), strict=True):
         for offset, (system, colour) in zip((0, -0.22, 0.22), _COLOURS.items(), strict=True):
-            for place, target in enumerate(targets):
-                values = [c[target][system][metric] for s, c in pairs.items() if s != target]
-                values = [value for value in values if value is not None]
-                label = system if place == 0 else None
-                axes.plot(
-                    [place + offset] * len(values), values, "o", color=colour, ms=4, label=label
-                )
+            points = [
+                (place + offset, cells[target][system][metric])
+                for place, target in enumerate(targets)
+                for source, cells in pairs.items()
+                if source != target and cells[target][system][metric] is not None
+            ]
+            axes.plot(*np.reshape(points, (-1, 2)).T, "o", color=colour, ms=4, label=system)
         axes.set_xticks(range(len(targets)), targets, rotation=30, ha="right", fontsize=8)
         axes.set_ylim(bottom=0)
         axes.set_ylabel(title)
@@ -47,7 +43,9 @@ def truth(pairs: Mapping) -> Figure:
 def confusion(found: Mapping) -> Figure:
     """Draw the recogniser's confusion matrices, one per system."""
     figure = Figure(figsize=(5.2 * len(found), 4.6), layout="constrained")
-    for axes, (system, result) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
+    for axes, (system, result) in zip(
+        figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True
+    ):
         names, counts = result["domains"], np.array(result["confusion"])
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         axes.imshow(shares, vmin=0, vmax=1)
@@ -66,12 +64,14 @@ def systems(found: Mapping) -> Figure:
     found = {name: values for name, values in found.items() if values["ncc"] is not None}
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
-    for place, system in enumerate(found):
-        values = [found[system][metric] for metric in metrics]
-        heights = [np.nan if value is None else value for value in values]
-        axes.bar(np.arange(len(metrics)) + 0.11 * (place - 3), heights, 0.1, label=system)
+    for place, (system, values) in enumerate(found.items()):
+        heights = [np.nan if values[m] is None else values[m] for m in metrics]
+        axes.bar(
+            np.arange(len(metrics)) + 0.11 * (place - 3), heights, 0.1, label=system,
+            hatch=("", "//", "..", "xx", "--", "oo", "\\\\")[place % 7], edgecolor="white",
+        )  # fmt: skip
     axes.axhline(0, color="k", lw=0.5)
     axes.set_xticks(range(len(metrics)), metrics)
     axes.set_ylabel("1: like the reference")
-    figure.legend(loc="outside upper center", fontsize=8, ncols=len(found))
+    figure.legend(loc="outside upper center", fontsize=8, ncols=max(1, len(found)))
     return figure

@@ -2,23 +2,26 @@
 
 The same code measures the model's translations and, so that a reader sees what a number is worth,
 nine stand-ins for a translator (`SYSTEMS`). Nothing here depends on where a translation comes from:
-give `measure` any mapping from (excerpt, target) to waveforms. Notebook: ``05_evaluation``.
+give `measure` any mapping from (excerpt, target) to waveforms. What a model or a corpus does not
+allow to measure is left out, by name. Notebook: ``08_evaluation``.
 """
 
-import csv
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 import umtlib
-from umtlib import audio, files
+from umtlib import files
 from umtlib.corpora.corpus import Corpus
-from umtlib.corpora.pairs import Pair, read_pairs
+from umtlib.corpora.pairs import Pair
 from umtlib.errors import EvaluationError
 from umtlib.evaluation import (
     blending,
@@ -28,21 +31,24 @@ from umtlib.evaluation import (
     notes,
     nsynth,
     pitch,
+    plots,
     recogniser,
     standins,
-    transcription,
+    tables,
+    translations,
     truth,
 )
 from umtlib.evaluation.features import Excerpt, excerpt
-from umtlib.evaluation.folder import new_folder
-from umtlib.evaluation.plots import draw
-from umtlib.evaluation.summary import METRICS, SYSTEMS, mean, summarise
-from umtlib.evaluation.tables import tables
-from umtlib.evaluation.translations import Progress, choose, tell, translate_pairs
+from umtlib.machine.team import Team, join
 from umtlib.translator import MusicTranslator
 
-Translations = Mapping[tuple[str, str], np.ndarray]  # (excerpt's id, target domain) -> waveform
-_RETAKEN = 3  # excerpts that are translated twice, to measure how free the decoders are
+SYSTEMS = (  # docs/evaluation.md says what they are
+    "translation", "input", "input_mulaw", "noise", "wrong_excerpt", "wrong_domain",
+    *standins.IN_TIME, "truth",
+)  # fmt: skip
+METRICS = (*pitch.METRICS, *notes.METRICS, *truth.METRICS, *tables.IN_TIME)
+_COMPARED = ("translation", "input", "truth")
+_PATIENCE = timedelta(days=1)  # shares of excerpts take unequal time
 
 
 def evaluate(
@@ -57,125 +63,79 @@ def evaluate(
     name: str = "",
     compare: MusicTranslator | None = None,
     single_notes: str | os.PathLike | None = None,
-    progress: Progress | None = None,
+    listener: str | os.PathLike = recogniser.SHIPPED,
+    progress: translations.Progress = lambda *_: None,
 ) -> dict:
-    """Translate the paired excerpts of a corpus with a model, and measure everything.
+    """Translate the excerpts of a corpus with a model, and measure everything.
+
+    Processes that ``torchrun`` started share the excerpts; the first of them does all the rest.
 
     Parameters
     ----------
-    model : MusicTranslator
-        Its domains must be among those of the pairs.
+    model, compare : MusicTranslator
+        What is measured; and perhaps another model, of which only latent and freedom are.
     data : path
-        A corpus folder with paired excerpts and held-out tracks.
+        A corpus folder: with paired excerpts, or with held-out tracks of the model's domains.
     out : path, optional
-        Folder to write ``report.json``, ``report.md``, ``rows.csv`` and plots to; must not exist
-        yet, and is there only when it is complete.
+        New folder for ``report.json``, ``report.md``, ``rows.csv`` and plots.
     excerpts : int, optional
         Use so many excerpts, spread over the sources; by default all.
     temperature, seed, backend
         As in `umtlib.translate`, whose output for this seed is what is measured.
     name : str
         What the report calls the model.
-    compare : MusicTranslator, optional
-        Another model, whose latent and freedom are measured too; one trained without the confusion
-        loss, say, or with a small latent.
     single_notes : path, optional
         Notes in NSynth's format, to compare embeddings across instruments.
-    progress : callable, optional
+    listener : path
+        Folder of a recogniser.
+    progress : callable
         Called with a stage, steps done and steps in all.
 
     Returns
     -------
     dict
-        The report, plain JSON.
-
-    Raises
-    ------
-    EvaluationError
-        If the corpus does not have what is needed, the recogniser does not know a domain, or
-        ``out`` exists or cannot be written.
-    CorpusError
-        If it cannot be read.
+        The report, plain JSON; ``left_out`` says what was not measured, and why. In other processes
+        than the first it is empty.
     """
-    with nullcontext() if out is None else new_folder(out) as part:
-        pairs = choose(read_pairs(data), excerpts)
-        judge, corpus = recogniser.load(), Corpus(data)
+    with (
+        join(torch.device("cpu"), _PATIENCE) as team,
+        files.new_folder(out, EvaluationError) if out and not team.rank else nullcontext() as part,
+    ):
+        pairs = translations.choose(translations.excerpts_of(data), excerpts)
+        corpus, judge = Corpus(data), recogniser.load(listener)
         settings = {"temperature": temperature, "seed": seed, "backend": backend}
-        _check_domains(model.domains, judge)
-        single = single_notes and nsynth.embeddings(model, single_notes)
-        made = translate_pairs(model, pairs, progress=progress, **settings)
+        single = single_notes and not team.rank and nsynth.embeddings(model, single_notes)
+        mine = team.share(pairs)
+        made = translations.translate_pairs(model, mine, progress=progress, **settings)
         report = {"model": name, "umtlib": umtlib.__version__, **settings}
-        rows, report["results"] = measure(pairs, model.domains, made, corpus, judge, progress)
-        tell(progress, "probing", 0, 1)
-        report["latent"] = latent.evaluate(model, corpus)
-        report["transcription"] = transcription.evaluate(model, pairs)
-        report["blending"] = _blends(model, pairs, settings)
-        report["creativity"] = creativity(model, pairs, made, **settings)
-        if compare is not None:
-            report["latent_compared"] = latent.evaluate(compare, corpus)
-            report["creativity_compared"] = creativity(compare, pairs, None, **settings)
+        rows, report["results"] = measure(pairs, model.domains, made, corpus, judge, progress, team)
+        if team.rank:
+            team.gather(None)  # torchrun waits for the first only some minutes, if this one ends
+            return {}
+        made = made if team.size == 1 else {}
+        report["left_out"] = report["results"].pop("left_out")
+        questions = {
+            "latent": lambda: latent.evaluate(model, corpus),
+            "transcription": lambda: latent.evaluate_notes(model, pairs),
+            "blending": lambda: blending.blends(model, pairs, **settings),
+            "creativity": lambda: blending.freedom(model, pairs, made, **settings),
+        }
+        if compare:
+            questions["latent_compared"] = lambda: latent.evaluate(compare, corpus)
+            questions["creativity_compared"] = lambda: blending.freedom(compare, pairs, **settings)
         if single:
-            report["nsynth"] = nsynth.compare(*single)
-        if part is not None:
+            questions["nsynth"] = lambda: nsynth.evaluate(*single)
+        for done, (question, ask) in enumerate(questions.items()):
+            progress("probing", done, len(questions))
+            try:
+                report[question] = ask()
+            except EvaluationError as reason:
+                report["left_out"][question] = str(reason)
+        if part:
             write(report, rows, part, {"nsynth": nsynth.plot(*single)} if single else {})
-        tell(progress, "probing", 1, 1)
+        progress("probing", len(questions), len(questions))
+        team.gather(None)
     return report
-
-
-def creativity(
-    model: MusicTranslator,
-    pairs: Sequence[Pair],
-    made: Translations | None,
-    *,
-    seed: int = 0,
-    **settings,
-) -> dict[str, float]:
-    """Translate a few excerpts to the other domains with two seeds; see `blending.creativity`.
-
-    Parameters
-    ----------
-    model : MusicTranslator
-        The model.
-    pairs : sequence of Pair
-        From which the excerpts are chosen, of different sources.
-    made : mapping or None
-        Their translations with this seed, if there are any.
-    seed : int
-        Of the first take; the second has the next one.
-    **settings
-        Temperature, backend, progress; as in `translate_pairs`.
-
-    Returns
-    -------
-    dict
-        Averages of ``kept`` and ``agreed``, and their number ``n``.
-    """
-    few = choose(pairs, _RETAKEN)
-    first = made or translate_pairs(model, few, seed=seed, **settings)
-    second = translate_pairs(model, few, seed=seed + 1, **settings)
-    found = [
-        blending.creativity(pair.audio(), [first[pair.id, domain], second[pair.id, domain]])
-        for pair in few
-        for domain in model.domains
-        if domain != pair.source
-    ]
-    return {name: mean(found, name) for name in ("kept", "agreed")} | {"n": len(found)}
-
-
-def _blends(model: MusicTranslator, pairs: Sequence[Pair], settings: Mapping) -> list[dict]:
-    """Blend the first two excerpts of each domain; beside it, the recordings with a hard cut."""
-    found = []
-    for domain in model.domains:
-        sounds = [excerpt(pair.audio()).waveform for pair in pairs if pair.source == domain][:2]
-        if len(sounds) == 2:
-            first, second = sounds
-            end = len(first) / audio.SAMPLE_RATE
-            begin, half = end - blending.BLEND, round(blending.BLEND * audio.SAMPLE_RATE / 2)
-            cut = np.concatenate([first[:-half], second[half:]])
-            mixed = blending.decode(model, domain, first, second, **settings)
-            seams = [blending.evaluate(sound, begin, end)["seam"] for sound in (mixed, cut)]
-            found.append({"domain": domain, "blend": seams[0], "hard_cut": seams[1]})
-    return found
 
 
 def apply(
@@ -184,123 +144,117 @@ def apply(
     domains: Sequence[str],
 ) -> dict[tuple[str, str], np.ndarray]:
     """Translate every excerpt with any function of a waveform (float32, (T,)) and a domain."""
-    return {
-        (pair.id, domain): translate(pair.audio() / np.float32(32_768), domain)
-        for pair in pairs
-        for domain in domains
-    }
+    sounds = {pair.id: pair.audio() / np.float32(32_768) for pair in pairs}
+    return {(id_, domain): translate(x, domain) for id_, x in sounds.items() for domain in domains}
 
 
 def measure(
     pairs: Sequence[Pair],
     domains: Sequence[str],
-    made: Translations,
+    made: Mapping[tuple[str, str], np.ndarray],
     corpus: Corpus | None,
     judge: recogniser.Recogniser,
-    progress: Progress | None = None,
+    progress: translations.Progress = lambda *_: None,
+    team: Team = Team(),
 ) -> tuple[list[dict], dict]:
-    """Measure translations and the stand-ins.
+    """Measure translations and the stand-ins: one row per system, excerpt and target.
 
     Parameters
     ----------
-    pairs : sequence of Pair
-        The excerpts.
-    domains : sequence of str
-        The targets.
+    pairs, domains
+        The excerpts and the targets.
     made : mapping
         From (excerpt's id, target) to waveforms; whatever made them.
     corpus : Corpus or None
         Its held-out tracks are the reference set of the Frechet distance; None leaves that out.
     judge : Recogniser
-        Must know the domains.
-    progress : callable, optional
-        See `evaluate`.
+        Asked if it knows the domains.
+    team : Team
+        Processes of which each has ``made`` its share of the excerpts, and measures that.
 
     Returns
     -------
     tuple of (list of dict, dict)
-        One row per system, excerpt and target; and what the report says of them.
+        The rows, with those of `METRICS` that apply and ``called``, what the recogniser takes it
+        for; and what the report says of them.
 
     Raises
     ------
     EvaluationError
-        If a translation is missing or of the wrong length, or a domain is unknown.
+        If a translation is missing or of the wrong length.
     """
-    _check_domains(domains, judge)
-    rows, embedded = [], {}
-    for done, pair in enumerate(pairs, start=1):
-        for target, system, row, points in _measure_pair(pair, pairs, domains, made, judge):
-            rows.append(row)
-            if pair.source != target:
-                embedded.setdefault((system, target), []).append(points)
-        tell(progress, "measuring", done, len(pairs))
-    results = summarise(rows, domains, judge)
-    if corpus is not None:
-        results["frechet"] = _frechet(corpus, domains, judge, embedded)
+    known = judge if {*domains} <= {*judge.domains} else None
+    rendered = all(domain in pair.files for pair in pairs for domain in domains)
+    asked = (
+        (known, "recognised, certainty, timbre, Frechet distance",
+         "the recogniser does not know these domains; scripts/fit_listeners.py fits one"),
+        (rendered, "log_mel, timbre, chroma_cosine, onset_f_truth, level_corr, stand-ins of the "
+         "true rendering", "there is none in these domains"),
+        (all(pair.notes for pair in pairs), "note_f, frame_f, melody, onset_f, decay, flutter",
+         "the notes of the excerpts are not known"),
+    )  # fmt: skip
+    left_out = {name: why for there, name, why in asked if not there}
+    render = lru_cache(32)(lambda place, name: excerpt(pairs[place].audio(name)))
+    found, mine = {}, team.share(range(len(pairs)))
+    for done, place in enumerate(mine, start=1):
+        found[place] = [
+            (row, known.embed(heard) if known and row["source"] != row["target"] else None)
+            for row, heard in _rows(place, pairs, domains, made, known, render)
+        ]
+        progress("measuring", done, len(mine))
+    measured = {place: some for part in team.gather(found) for place, some in part.items()}
+    rows, embedded = [], defaultdict(list)
+    for row, embedding in (one for place in sorted(measured) for one in measured[place]):
+        rows.append(row)
+        if embedding is not None:
+            embedded[row["target"], row["system"]].append(embedding)
+    results = summarise(rows, domains, known) | {"left_out": left_out}
+    if corpus and known:
+        results["frechet"] = _frechet(corpus, domains, known, embedded)
     return rows, results
 
 
-def _check_domains(domains: Sequence[str], judge: recogniser.Recogniser) -> None:
-    if unknown := set(domains) - set(judge.domains):
-        raise EvaluationError(
-            f"the recogniser does not know {sorted(unknown)[0]!r}, only {', '.join(judge.domains)}"
-        )
-
-
-def _measure_pair(pair: Pair, pairs, domains, made, judge):
-    """Yield (target, system, row, embedded windows) for one excerpt."""
-    source = excerpt(pair.audio())
+def _rows(place, pairs, domains, made, judge, render) -> Iterator[tuple[dict, Excerpt]]:
+    """Yield the rows of one excerpt, and what they were heard of."""
+    pair, source = pairs[place], excerpt(pairs[place].audio())
     fixed = {"input": source, "input_mulaw": source.coded, "noise": standins.noise(source)}
-    found: dict[Excerpt, tuple] = {}  # what the stand-ins contain is the same for all targets
+    found: dict[Excerpt, dict] = {}  # what the stand-ins contain is the same for all targets
     for target in domains:
         if (pair.id, target) not in made:
             raise EvaluationError(f"there is no translation of {pair.id} to {target}")
-        true = _rendering(pair, target)
-        systems = {"translation": excerpt(made[pair.id, target]), **fixed, "truth": true.coded}
-        systems |= _wrong(pair, pairs, target)
-        systems |= {name: late(true) for name, late in standins.IN_TIME.items()}
-        for system in (name for name in SYSTEMS if name in systems):
-            heard = systems[system]
+        systems = {"translation": excerpt(made[pair.id, target]), **fixed}
+        systems |= wrong(place, pairs, target, render)
+        if true := render(place, target) if target in pair.files else None:
+            systems |= {name: late(true) for name, late in standins.IN_TIME.items()}
+            systems["truth"] = true.coded
+        for system, heard in systems.items():
             if heard not in found:
-                tuned = system not in standins.IN_TIME
-                found[heard] = judge.probabilities(heard), _alone(pair, source, heard, tuned)
-            chances, alone = found[heard]
+                tuned = system not in standins.IN_TIME  # the pitch takes long
+                found[heard] = pitch.evaluate(source, heard, pair.melody) if tuned else {}
+                if pair.notes:
+                    found[heard] |= notes.evaluate(pair.notes, heard, pair.melody and tuned)
             row = {"system": system, "excerpt": pair.id, "source": pair.source, "target": target}
-            row |= alone | truth.evaluate(true, heard, judge)
-            row |= dynamics.evaluate(true, heard, pair.notes)
-            row["called"] = judge.domains[int(chances.argmax())]
-            row["certainty"] = float(chances[judge.domains.index(target)])
-            yield target, system, row, judge.embed(heard)
+            row |= found[heard] | dynamics.evaluate(true, heard, pair.notes or None)
+            row |= truth.evaluate(true, heard, judge) if true else {}
+            if judge:
+                chances = judge.probabilities(heard)
+                row["called"] = judge.domains[int(chances.argmax())]
+                row["certainty"] = float(chances[judge.domains.index(target)])
+            yield row, heard
 
 
-def _alone(pair: Pair, source: Excerpt, heard: Excerpt, tuned: bool) -> dict:
-    """Return what does not depend on the target; the pitch, which takes long, only if ``tuned``."""
-    found = pitch.evaluate(source, heard, pair.melody) if tuned else {}
-    return found | notes.evaluate(pair.notes, heard, pair.melody and tuned)
-
-
-def _rendering(pair: Pair, name: str) -> Excerpt:
-    """Return a true rendering; kept for a while, for it also stands in for wrong translations."""
-    return _read(pair.folder / pair.files[name], pair.sha256[name])
-
-
-@lru_cache(maxsize=32)
-def _read(path: Path, _digest: str) -> Excerpt:
-    return excerpt(audio.read(path))
-
-
-def _wrong(pair: Pair, pairs: Sequence[Pair], target: str) -> dict[str, Excerpt]:
-    """Return the true rendering of another piece, and that of this one by another domain."""
-    place, found = pairs.index(pair), {}
-    for other in (*pairs[place + 1 :], *pairs[:place]):
-        if other.piece != pair.piece:
-            found["wrong_excerpt"] = _rendering(other, target)
+def wrong(place: int, pairs: Sequence[Pair], target: str, render: Callable) -> dict[str, Excerpt]:
+    """Return another piece as the target plays it, and this one as a third domain does, if any."""
+    pair, found = pairs[place], {}
+    for other in (*range(place + 1, len(pairs)), *range(place)):
+        if pairs[other].piece != pair.piece and target in pairs[other].files:
+            found["wrong_excerpt"] = render(other, target)
             break
-    names = sorted(name for name in pair.files if "/" not in name)
+    names = sorted({target, *(name for name in pair.files if "/" not in name)})
     turn = names.index(target)
     for name in (*names[turn + 1 :], *names[:turn]):
         if name != pair.source:  # that would be the input
-            found["wrong_domain"] = _rendering(pair, name)
+            found["wrong_domain"] = render(place, name)
             break
     return found
 
@@ -308,35 +262,69 @@ def _wrong(pair: Pair, pairs: Sequence[Pair], target: str) -> dict[str, Excerpt]
 def _frechet(corpus: Corpus, domains: Sequence[str], judge, embedded: Mapping) -> dict:
     results = {}
     for target in domains:
-        if ("translation", target) not in embedded:
-            continue  # every excerpt comes from this domain
         tracks = corpus.select(target, "val") + corpus.select(target, "test")
-        if not tracks:
-            raise EvaluationError(f"{corpus.folder} has no held-out tracks of {target}")
-        reference = np.concatenate([judge.embed(corpus.audio(track)) for track in tracks])
+        if (target, "translation") not in embedded or not tracks:
+            continue  # every excerpt comes from this domain, or nothing was held out
+        heard = [judge.embed(corpus.audio(t)) for t in latent.spread(tracks, 400)]
         results[target] = {
-            system: frechet.evaluate(reference, np.concatenate(embedded[system, target]))
+            system: frechet.evaluate(
+                np.concatenate(heard), np.concatenate(embedded[target, system])
+            )
             for system in SYSTEMS
-            if (system, target) in embedded
+            if (target, system) in embedded
         }
     return results
 
 
-def write(
-    report: dict, rows: Sequence[Mapping], out: Path, pictures: Mapping[str, Figure] | None = None
-) -> None:
+def means(rows: Iterable[Mapping], metrics: Sequence[str] = METRICS) -> dict[str, float | None]:
+    """Return the average of each metric over the rows that have it, and their number as ``n``."""
+    rows = list(rows)
+    found = {m: [row[m] for row in rows if row.get(m) is not None] for m in metrics}
+    return {m: float(np.mean(x)) if x else None for m, x in found.items()} | {"n": len(rows)}
+
+
+def summarise(rows: Sequence[Mapping], domains: Sequence[str], judge=None) -> dict:
+    """Return the averages that the report shows; a domain to itself counts in ``pairs`` only."""
+    by = defaultdict(list)
+    for row in rows:
+        source, target, system = translations.group(row["source"]), row["target"], row["system"]
+        by["pairs", source, target, system].append(row)
+        if row["source"] != target:
+            for key in (system, (target, system), (source, target, system)):
+                by[key].append(row)
+    results = {
+        "excerpts": len({row["excerpt"] for row in rows}),
+        "systems": {s: means(by[s]) for s in SYSTEMS if by[s] or s == "translation"},
+        "in_time": {
+            t: {s: means(by[t, s], ("note_f", *tables.IN_TIME)) for s in _COMPARED} for t in domains
+        },
+        "to_piano": {  # the paper's table: from its three kinds of source to its target
+            g: {s: means(by[g, tables.PAPER_TARGET, s]) for s in SYSTEMS}
+            for g in tables.PAPER
+            if by[g, tables.PAPER_TARGET, "input"]
+        },
+        "pairs": {
+            g: {t: {s: means(by["pairs", g, t, s]) for s in _COMPARED} for t in domains}
+            for g in sorted({translations.group(row["source"]) for row in rows})
+        },
+    }
+    if judge:
+        results["recogniser"] = {
+            s: recogniser.evaluate(*zip(*answers, strict=True), judge.domains)
+            for s in ("translation", "truth")
+            if (answers := [(row["target"], row["called"]) for row in by[s]])
+        }
+    return results
+
+
+def write(report: dict, rows: Sequence[Mapping], out: Path, pictures: Mapping[str, Figure]) -> None:
     """Write ``report.json``, ``report.md``, ``rows.csv`` and plots to a folder that is there."""
     (out / "report.json").write_text(files.to_json(report, indent=1) + "\n", encoding="utf-8")
-    (out / "report.md").write_text(tables(report), encoding="utf-8")
-    with (out / "rows.csv").open("w", newline="", encoding="utf-8") as file:
-        columns = ("system", "excerpt", "source", "target", "called", *METRICS)
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows({name: _short(value) for name, value in row.items()} for row in rows)
-    for name, figure in {**draw(report), **(pictures or {})}.items():
+    (out / "report.md").write_text(tables.tables(report), encoding="utf-8")
+    columns = ("system", "excerpt", "source", "target", "called", *METRICS)
+    cells = ([row.get(name) for name in columns] for row in rows)
+    # Five digits: more of them differ from one run to the next.
+    short = ([f"{x:.5g}" if isinstance(x, float) else x for x in line] for line in cells)
+    tables.write_csv(out / "rows.csv", columns, short)
+    for name, figure in {**plots.draw(report), **pictures}.items():
         figure.savefig(out / f"{name}.png", dpi=110)
-
-
-def _short(value: object) -> object:
-    """Return a number with five digits: more of them differ from one run to the next."""
-    return f"{value:.5g}" if isinstance(value, float) else value

@@ -11,8 +11,6 @@ import scipy.ndimage
 from umtlib.audio import SAMPLE_RATE
 from umtlib.evaluation.features import Excerpt, excerpt
 
-_HOP, _FFT = 160, 512  # of the spectrum that `smeared` smears
-
 
 def noise(sound: Excerpt) -> Excerpt:
     """Return white noise."""
@@ -27,11 +25,12 @@ def fluttering(sound: Excerpt, depth: float = 3.0, rate: float = 8.0) -> Excerpt
 
 def smeared(sound: Excerpt, seconds: float = 0.1) -> Excerpt:
     """Average the magnitudes of the spectrum over so many seconds; the phases stay."""
-    spectrum = librosa.stft(sound.waveform, n_fft=_FFT, hop_length=_HOP)
-    size = max(1, round(seconds * SAMPLE_RATE / _HOP))
+    hop = 160
+    spectrum = librosa.stft(sound.waveform, n_fft=512, hop_length=hop)
+    size = max(1, round(seconds * SAMPLE_RATE / hop))
     slow = scipy.ndimage.uniform_filter1d(np.abs(spectrum), size, axis=1)
     slow = slow * np.exp(1j * np.angle(spectrum))
-    return excerpt(librosa.istft(slow, hop_length=_HOP, length=len(sound.waveform)))
+    return excerpt(librosa.istft(slow, hop_length=hop, length=len(sound.waveform)))
 
 
 def shuffled(sound: Excerpt, seconds: float = 0.05) -> Excerpt:

@@ -1,23 +1,66 @@
-"""Translations of many paired excerpts, many streams at a time, for reports and listeners."""
+"""What reports and packs are made of: excerpts and their translations."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from umtlib import audio, translation
-from umtlib.corpora.pairs import Pair
+from umtlib import audio
+from umtlib.corpora.corpus import Corpus
+from umtlib.corpora.pairs import PAIR_SECONDS, PAIRS, Pair, read_pairs
 from umtlib.errors import EvaluationError
-from umtlib.generation.perform import Heard, perform
+from umtlib.generation import translation
+from umtlib.generation.hearing import Heard
+from umtlib.generation.perform import perform
 from umtlib.translator import MusicTranslator
 
-Progress = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]  # a stage, steps done and steps in all
 _STREAMS = 32  # excerpts generated at a time
 
 
+@dataclass(frozen=True, eq=False)
+class HeldOut(Pair):
+    """An excerpt of a corpus without paired ones: no score, and no other instrument plays it."""
+
+    sound: np.ndarray
+
+    def audio(self, name: str | None = None) -> np.ndarray:
+        """Return it, int16, shape (T,); the name is that of its domain."""
+        return self.sound
+
+
+def excerpts_of(data: str | os.PathLike) -> list[Pair]:
+    """Return a corpus's paired excerpts, or the middles of three held-out tracks of each domain."""
+    if (Path(data) / PAIRS).is_file():
+        return read_pairs(data)
+    corpus, held_out = Corpus(data), defaultdict(list)
+    for track in sorted(corpus.tracks, key=lambda track: -track.seconds):
+        if track.split != "train" and len(held_out[track.domain]) < 3:
+            held_out[track.domain].append(track)
+    tracks = [track for domain in sorted(held_out) for track in held_out[domain]]
+    sounds = [corpus.audio(track) for track in tracks]
+    length = min([round(PAIR_SECONDS * audio.SAMPLE_RATE), *map(len, sounds)])
+    return [
+        HeldOut(
+            t.file, t.domain, t.file, "", length / audio.SAMPLE_RATE, False, (),
+            {t.domain: t.file}, {}, corpus.folder, x[(len(x) - length) // 2 :][:length],
+        )
+        for t, x in zip(tracks, sounds, strict=True)
+    ]  # fmt: skip
+
+
+def group(source: str) -> str:
+    """Return a source's name in the tables: its domain, or ``"unseen"``."""
+    return source.split("/")[0]
+
+
 def choose(pairs: Sequence[Pair], number: int | None) -> list[Pair]:
-    """Return so many pairs, taken from the sources in turn; all if ``number`` is None.
+    """Return so many pairs, taken from the groups of sources in turn; all if ``number`` is None.
 
     Raises
     ------
@@ -25,15 +68,10 @@ def choose(pairs: Sequence[Pair], number: int | None) -> list[Pair]:
         If the number is less than 1 or there are no pairs.
     """
     if not pairs or (number is not None and number < 1):
-        raise EvaluationError(f"{number} of {len(pairs)} paired excerpts: nothing to evaluate")
-    turn: dict[str, int] = {}
-    ranked = []
-    for place, pair in enumerate(pairs):
-        group = pair.source.split("/")[0]  # the unseen timbres take turns as one source
-        turn[group] = turn.get(group, -1) + 1
-        ranked.append((turn[group], place))
-    kept = sorted(place for _, place in sorted(ranked)[:number])
-    return [pairs[place] for place in kept]
+        raise EvaluationError(f"{number} of {len(pairs)} excerpts: nothing to evaluate")
+    seen = [group(pair.source) for pair in pairs]
+    turns = sorted(range(len(pairs)), key=lambda place: seen[:place].count(seen[place]))
+    return [pairs[place] for place in sorted(turns[:number])]
 
 
 def translate_pairs(
@@ -44,69 +82,35 @@ def translate_pairs(
     temperature: float = 1.0,
     seed: int = 0,
     backend: str = "auto",
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
 ) -> dict[tuple[str, str], np.ndarray]:
     """Translate every excerpt to every domain (or to those named), many streams at a time.
 
-    Each result is the one that `umtlib.translate` gives for this excerpt, domain and seed, but for
-    the rounding of sums; which codes are drawn can differ where two are about equally likely.
-
-    Returns
-    -------
-    dict
-        From (excerpt's id, domain) to float32 waveforms, shape (T,).
+    Gives by excerpt's id and domain what `umtlib.translate` gives, float32, (T,), but for the
+    rounding of sums: which codes are drawn can differ where two are about equally likely.
     """
-    made, done, domains = {}, 0, domains or model.domains
-    settings = {"temperature": temperature, "backend": backend}
-    total = len(pairs) * len(domains)
+    made, done, domains, same = {}, 0, domains or model.domains, defaultdict(list)
+    pool, total = model.config.encoder.pool, 100 * len(pairs) * len(domains or model.domains)
+    for pair in pairs:
+        sound = audio.level(pair.audio() / np.float32(32_768))
+        heard = translation.hear(model, [sound], len(sound))
+        same[heard.latent.shape[2]].append((pair, heard))
+    for frames, alike in same.items():
+        for first, domain in product(range(0, len(alike), _STREAMS), domains):
+            some = alike[first : first + _STREAMS]
+            latent = torch.cat([heard.latent for _, heard in some])
+            levels = torch.cat([heard.levels for _, heard in some])
 
-    def told(streams: int, share: float) -> None:
-        tell(progress, "translating", round(100 * (done + streams * share)), 100 * total)
+            def told(samples, before=done, share=len(some) / (frames * pool)):
+                progress("translating", round(100 * (before + share * samples)), total)
 
-    for first in range(0, len(pairs), _STREAMS):
-        for some, samples, heard in _heard(model, pairs[first : first + _STREAMS]):
-            for domain in domains:
-                rows = _performed(model, domain, heard, seed, partial(told, len(some)), **settings)
-                cut = zip(some, samples, rows, strict=True)
-                made |= {(pair.id, domain): row[:length].numpy() for pair, length, row in cut}
-                done += len(some)
+            pieces = perform(
+                model, [domain], Heard(latent, frames * pool, levels).split(pool),
+                states=[translation.seeded(seed, len(some))], temperature=temperature,
+                backend=backend, progress=told,
+            )  # fmt: skip
+            rows = torch.cat([piece for _, piece in pieces], dim=1)
+            for (pair, heard), row in zip(some, rows, strict=True):
+                made[pair.id, domain] = row[: heard.samples].numpy()
+            done += len(some)
     return made
-
-
-def _heard(
-    model: MusicTranslator, pairs: Sequence[Pair]
-) -> Iterator[tuple[list[Pair], list[int], Heard]]:
-    """Encode excerpts; yield those of one length together, with their samples."""
-    pool = model.config.encoder.pool
-    sounds = [audio.level(pair.audio() / np.float32(32_768)) for pair in pairs]
-    found = [translation.hear(model, [sound], len(sound)) for sound in sounds]
-    for frames in sorted({one.latent.shape[2] for one in found}):  # of one corpus: all alike
-        some = [i for i, one in enumerate(found) if one.latent.shape[2] == frames]
-        latent, levels = (
-            torch.cat([getattr(found[i], name) for i in some]) for name in ("latent", "levels")
-        )
-        samples = [found[i].samples for i in some]
-        yield [pairs[i] for i in some], samples, Heard(latent, frames * pool, levels)
-
-
-def _performed(
-    model: MusicTranslator,
-    domain: str,
-    heard: Heard,
-    seed: int,
-    tell: Callable[[float], None],
-    **settings,
-) -> torch.Tensor:
-    """Return the streams of one domain, shape (B, T); each is drawn as if it were alone."""
-    states = [translation.seeded(seed, len(heard.latent))]
-    pieces = perform(
-        model, [domain], heard.split(model.config.encoder.pool), states=states,
-        progress=lambda samples: tell(samples / heard.samples), **settings,
-    )  # fmt: skip
-    return torch.cat([piece for _, piece in pieces], dim=1)
-
-
-def tell(progress: Progress | None, stage: str, done: int, total: int) -> None:
-    """Call ``progress``, if there is any, with a stage, steps done and steps in all."""
-    if progress is not None:
-        progress(stage, done, total)

@@ -1,118 +1,81 @@
-"""How far a translation is from the true one: the same notes by the target's instruments.
+"""How far is a translation from the true one? The same notes by the target's instruments.
 
-Conventions. The corpus has for each paired excerpt the rendering by every domain. All distances are
-between levelled excerpts, and 0 for a perfect copy.
+Conventions. All distances are between levelled excerpts, and 0 for a copy.
 
 * ``log_mel``: mean absolute difference of the log-mel spectra in dB, frame by frame (64 bands,
   floor 50 dB below the peaks). Wrong notes, wrong timbre and wrong timing all cost.
-* ``timbre``: Euclidean distance of the averages of what the domain recogniser makes of the
-  cepstrum's statistics (24 values in [-1, 1]; `umtlib.evaluation.recogniser`): *how* it sounds,
-  with little regard of which notes are played. Plain averages of MFCCs do not serve: on the paired
-  excerpts of ``data/mini`` the right instrument with another piece is nearer than a wrong
-  instrument with the same piece in 57 % of comparisons at best (4 coefficients); with this in 97 %.
-  It knows domains only: white noise is as far away as a wrong instrument, not farther.
+* ``timbre``: Euclidean distance of the averages of the domain recogniser's hidden layer (24 values
+  in [-1, 1]): *how* it sounds, with little regard of which notes are played.
 * ``chroma_cosine``: cosine of the pitch-class magnitudes per frame, averaged, in [0, 1].
 
-Silence and empty input are at the distance of the floor. Read each number between two others that
-`report` prints beside it: the untranslated input, and the true rendering through 8-bit mu-law.
-Notebook: ``05_evaluation``.
+Silence and empty input are at the distance of the floor. Notebook: ``08_evaluation``.
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 
-from umtlib.errors import EvaluationError
-from umtlib.evaluation.features import Excerpt, excerpt, same_length, validate_pair
+from umtlib.evaluation.features import Excerpt, check, pair
+from umtlib.evaluation.pitch import mean_cosine
 from umtlib.evaluation.recogniser import Recogniser
 
 METRICS = ("log_mel", "timbre", "chroma_cosine")
 
 
-def validate(truth: np.ndarray, estimate: np.ndarray) -> None:
-    """Check two feature matrices.
-
-    Raises
-    ------
-    EvaluationError
-        If they are not of one shape (rows, F) and finite.
-    """
-    if np.ndim(truth) != 2 or np.shape(truth) != np.shape(estimate):
-        raise EvaluationError(
-            f"features of shapes {np.shape(truth)} and {np.shape(estimate)}; give (rows, F) twice"
-        )
-    if not (np.isfinite(truth).all() and np.isfinite(estimate).all()):
-        raise EvaluationError("the features hold NaN or infinities")
-
-
 def spectral_distance(truth: np.ndarray, estimate: np.ndarray) -> float:
     """Return the mean absolute difference of two dB spectra, shape (rows, F); 0 if F is 0."""
-    validate(truth, estimate)
+    check((truth, "rows F"), (estimate, "rows F"))
     return float(np.abs(truth - estimate).mean()) if truth.size else 0.0
 
 
 def timbre_distance(truth: np.ndarray, estimate: np.ndarray) -> float:
-    """Return the distance of the averages of two sets of embeddings.
+    """Return the distance of the means of embeddings, (n, D), (m, D); infinite if one has none."""
+    check((truth, "n D"), (estimate, "m D"))
+    if not len(truth) or not len(estimate):
+        return 0.0 if len(truth) == len(estimate) else float("inf")
+    return float(np.linalg.norm(truth.mean(axis=0) - estimate.mean(axis=0)))
+
+
+def timbre_table(
+    truths: Mapping[str, np.ndarray | Excerpt],
+    made: Mapping[str, np.ndarray | Excerpt],
+    judge: Recogniser,
+) -> np.ndarray:
+    """Return the timbre distance of translations to the true renderings of several domains.
 
     Parameters
     ----------
-    truth, estimate : np.ndarray
-        Embedded windows, shapes (n, D) and (m, D).
+    truths, made : mapping
+        By domain, the true renderings and the translations of one excerpt; the same domains.
+    judge : Recogniser
+        See `evaluate`.
 
     Returns
     -------
-    float
-        Euclidean, not negative. 0 if both are empty, infinite if one is.
-
-    Raises
-    ------
-    EvaluationError
-        If the embeddings differ in length.
+    np.ndarray
+        Shape (K, K): a row for each of ``made``, a column for each of ``truths``, both in the order
+        of ``truths``. Where every decoder plays its own domain the diagonal is the smallest.
     """
-    for points in (truth, estimate):
-        validate(points, points)
-    if not truth.size or not estimate.size:
-        return 0.0 if truth.size == estimate.size else float("inf")
-    if truth.shape[1] != estimate.shape[1]:
-        raise EvaluationError(f"embeddings of {truth.shape[1]} and {estimate.shape[1]} values")
-    return float(np.linalg.norm(truth.mean(axis=0) - estimate.mean(axis=0)))
+    true, heard = (
+        [np.tanh(judge.embed(sounds[name])) for name in truths] for sounds in (truths, made)
+    )
+    return np.array([[timbre_distance(b, a) for b in true] for a in heard])
 
 
 def chroma_cosine(truth: np.ndarray, estimate: np.ndarray, sounding: np.ndarray) -> float:
     """Return the mean cosine of the frames, shape (12, F), in which the truth sounds, in [0, 1]."""
-    validate(truth, estimate)
-    if not sounding.any():
-        return 0.0
-    a, b = truth[:, sounding], estimate[:, sounding]
-    norms = np.sqrt((a * a).sum(axis=0) * (b * b).sum(axis=0))
-    return float(((a * b).sum(axis=0) / np.maximum(norms, 1e-9)).mean())
+    check((truth, "12 F"), (estimate, "12 F"), (sounding, "F"))
+    return mean_cosine(truth[:, sounding], estimate[:, sounding])
 
 
 def evaluate(
-    truth: np.ndarray | Excerpt, estimate: np.ndarray | Excerpt, judge: Recogniser
-) -> dict[str, float]:
-    """Compare a translation with the true rendering.
-
-    Parameters
-    ----------
-    truth, estimate : np.ndarray or Excerpt
-        Waveforms, see `umtlib.evaluation.features.excerpt`; equally long.
-    judge : Recogniser
-        For instance `umtlib.evaluation.recogniser.load()`.
-
-    Returns
-    -------
-    dict
-        A float for each of `METRICS`.
-
-    Raises
-    ------
-    EvaluationError
-        If the waveforms are not such, or differ in length.
-    """
-    truth, estimate = excerpt(truth), excerpt(estimate)
-    validate_pair(truth, estimate)
-    chroma = same_length(truth.chroma, estimate.chroma)
+    truth: np.ndarray | Excerpt, estimate: np.ndarray | Excerpt, judge: Recogniser | None
+) -> dict[str, float | None]:
+    """Compare a translation with the true rendering; without a judge the timbre is None."""
+    truth, estimate = pair(truth, estimate)
+    points = [np.tanh(judge.embed(sound)) for sound in (truth, estimate)] if judge else None
     return {
-        "log_mel": spectral_distance(*same_length(truth.log_mel, estimate.log_mel)),
-        "timbre": timbre_distance(*(np.tanh(judge.embed(sound)) for sound in (truth, estimate))),
-        "chroma_cosine": chroma_cosine(*chroma, truth.sounding[: chroma[0].shape[1]]),
+        "log_mel": spectral_distance(truth.log_mel, estimate.log_mel),
+        "timbre": timbre_distance(*points) if points else None,
+        "chroma_cosine": chroma_cosine(truth.chroma, estimate.chroma, truth.sounding),
     }

@@ -5,7 +5,7 @@ input is cut, where it is quietest, into stretches that are generated side by si
 receptive field early, so that nothing of its silent beginning is left when it counts, and fades
 into its neighbour with constant power, because two samplings of the same music do not agree in
 phase. What a guide does at last (`umtlib.guide`) it does to all of it. The cuts are an
-approximation, the only one in this package. Notebook: ``04_generation``.
+approximation, the only one in this package. Notebook: ``06_generation``.
 """
 
 import math
@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from umtlib import mulaw
@@ -27,12 +26,6 @@ FADE = 400  # samples of cross-fade: 25 ms
 SLACK = 0.15  # how far from its even place a cut may move, in lengths of a stretch
 STREAMS = 6  # per thread: as many as share a weight while it is in a register
 FEWEST = 4  # times as many streams as exact generation has: then cutting pays
-
-
-def frame_levels(waveform: Tensor, pool: int) -> Tensor:
-    """Return the mean power of every latent frame of a waveform (T,), shape (ceil(T / pool),)."""
-    whole = F.pad(waveform, (0, -len(waveform) % pool))
-    return whole.unflatten(0, (-1, pool)).square().mean(dim=1)
 
 
 def quiet_cuts(levels: Tensor, length: int) -> list[int]:

@@ -12,12 +12,13 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from umtlib import mulaw, native
+from umtlib import mulaw
 from umtlib.decoder import Decoder
 from umtlib.errors import GenerationError
 from umtlib.generation.sampling import State
 from umtlib.generation.weights import Weights, gather
 from umtlib.guide import Told
+from umtlib.machine import native
 from umtlib.mulaw import CODES
 
 FORMATS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # by the kernel's numbers
@@ -41,7 +42,7 @@ class _Call(Structure):  # `Call` in kernel.cpp
 
 
 def library() -> ctypes.CDLL:
-    """Return the compiled kernel; see `umtlib.native.load`."""
+    """Return the compiled kernel; see `umtlib.machine.native.load`."""
     return declared(native.load("generation/kernel.cpp"))
 
 

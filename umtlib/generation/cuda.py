@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from umtlib import mulaw, native
+from umtlib import mulaw
 from umtlib.config import DecoderConfig
 from umtlib.decoder import Decoder
 from umtlib.errors import GenerationError
@@ -22,6 +22,7 @@ from umtlib.generation import nvrtc, reference
 from umtlib.generation.sampling import State
 from umtlib.generation.weights import Weights, gather
 from umtlib.guide import Told
+from umtlib.machine import native
 from umtlib.mulaw import CODES
 
 SAMPLES = 200  # per launch: well under a second, so that no watchdog and no Ctrl-C waits long

@@ -120,13 +120,14 @@ class Encoder {
       for (int k = 0; k < TAPS; ++k) {
         const Word* from = &inputs[l % 2][(margin + t + (k - 1) * d) * row];
         const Columns<const float> start{k ? y.first : biases, k ? y.step : 0};
-        product<Number>({memory + k * matrix_words(), steps()}, 0, panels, n, {from, row}, start, y);
+        product<Number>(n, {from, row}, {{memory + k * matrix_words(), steps()}, 0, panels, start, y});
       }
       for (int i = 0; i < n; ++i)
         Number::put(&gated[i * row], steps(), rectify(y[i], y[i]), width);
       const Columns<float> residual{&x[t * width], width};
-      product<Number>({memory + TAPS * matrix_words(), steps()}, 0, panels, n, {gated.get(), row},
-                      {residual.first, residual.step}, residual);
+      product<Number>(n, {gated.get(), row},
+                      {{memory + TAPS * matrix_words(), steps()}, 0, panels,
+                       {residual.first, residual.step}, residual});
       for (int i = 0; i < n; ++i) {
         for (int c = 0; c < width; c += LANES)
           store(residual[i] + c, load(residual[i] + c) + load(biases + width + c));

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from umtlib import native
 from umtlib.encoder import Encoder
 from umtlib.errors import GenerationError, NativeError
 from umtlib.generation import thread_count
 from umtlib.generation.cpu import FORMATS
+from umtlib.machine import native
 from umtlib.mulaw import SILENCE
 
 ARRAYS = ("front", "front_bias", "taps", "taps_bias", "out", "out_bias", "dilations")

@@ -206,9 +206,6 @@ Layer pack_layer(Packer& packer, const Source& s, const Sizes& z, int l) {
   for (int part = 0; part < PARTS; ++part) {
     const int first = begin_of(part, C), last = begin_of(part + 1, C);
     layer.residual[part] = packer.matrix<Number>(out, C, padded(0, C, PANEL), first, last);
-  }
-  for (int part = 0; part < PARTS; ++part) {
-    const int first = begin_of(part, C), last = begin_of(part + 1, C);
     layer.skip[part] = packer.matrix<Number>(out, C, padded(C, C + S, PANEL), first, last);
   }
   layer.bias = packer.vector(s.residual_bias + size_t(l) * C, padded(0, C, PANEL));
@@ -402,8 +399,9 @@ class Worker {
   }
 
   void project(const Matrix& matrix, const float* bias, int part, float* to) {
-    product<Float32>(matrix, first * part / PANEL, last * part / PANEL, 1, {frame.get(), 0},
-                     {bias + first * part, 0}, {to + first * part, 0});
+    product<Float32>(1, {frame.get(), 0},
+                     {matrix, first * part / PANEL, last * part / PANEL, {bias + first * part, 0},
+                      {to + first * part, 0}});
   }
 
   // The code of the linear prediction: the number of thresholds below it.
@@ -450,20 +448,24 @@ class Worker {
     const int k = position % block;
     if (k == 0 || fresh) look_ahead(l, k, block);
     float* from = early.get() + (size_t(l) * N * ahead + k) * rows();
-    product<Number>(layer.current, first * z.hidden / PANEL, last * z.hidden / PANEL, N, now,
-                    {from + first * z.hidden, ahead * rows()},
-                    {hidden.get() + first * z.hidden, rows()});
+    product<Number>(N, now,
+                    {layer.current, first * z.hidden / PANEL, last * z.hidden / PANEL,
+                     {from + first * z.hidden, ahead * rows()},
+                     {hidden.get() + first * z.hidden, rows()}});
     gate_all(l);
 
     const bool over = l + 1 == z.layers;  // nobody needs the last layer's residual
-    for (int part = first; part < last && !over; ++part)
-      product<Number>(layer.residual[part], 0, z.residual / PANEL, N, gates_of(part),
-                      {part ? nullptr : x.get(), z.residual}, all(team.residual[l & 1][part], z.residual));
-    if (!over) arrive();
     for (int part = first; part < last; ++part) {
       const Columns<float> skips = all(team.skips[part], z.skips);
-      product<Number>(layer.skip[part], 0, z.skips / PANEL, N, gates_of(part),
-                      {skips.first, skips.step}, skips);
+      const Rows skip{layer.skip[part], 0, z.skips / PANEL, {skips.first, skips.step}, skips};
+      Rows residual{layer.residual[part], 0, over ? 0 : z.residual / PANEL,
+                    {part ? nullptr : x.get(), z.residual}, all(team.residual[l & 1][part], z.residual)};
+      if (shared && !over) {  // the other thread is waiting for it
+        product<Number>(N, gates_of(part), residual);
+        arrive();
+        residual.last = 0;
+      }
+      product<Number>(N, gates_of(part), residual, skip);
     }
     if (over) arrive();
     wait();
@@ -486,11 +488,11 @@ class Worker {
     const int from = first * z.hidden, panel = from / PANEL, until = last * z.hidden / PANEL;
     float* to = early.get() + (size_t(l) * N * ahead + k) * rows() + from;
     if (ahead == 1)
-      return product<Number>(layer.previous, panel, until, N,
-                             {state(0) + slot, ptrdiff_t(net.state_words)}, {nullptr, 0}, {to, rows()});
+      return product<Number>(N, {state(0) + slot, ptrdiff_t(net.state_words)},
+                             {layer.previous, panel, until, {}, {to, rows()}});
     for (int n = 0; n < N; ++n)
-      product<Number>(layer.previous, panel, until, block - k, {state(n) + slot, width},
-                      {nullptr, 0}, {to + size_t(n) * ahead * rows(), rows()});
+      product<Number>(block - k, {state(n) + slot, width},
+                      {layer.previous, panel, until, {}, {to + size_t(n) * ahead * rows(), rows()}});
   }
 
   Columns<Word> gates(int part) {
@@ -518,17 +520,18 @@ class Worker {
       Number::put(&summed[n * step], net.head.steps, rectified.get(), z.skips);
     }
     const int width = PARTS * z.head;
-    product<Number>(net.head, first * z.head / PANEL, last * z.head / PANEL, N,
-                    {summed.get(), step},
-                    {base.get() + z.layers * rows() + first * z.head, conditions()},
-                    {hidden.get() + first * z.head, width});
+    product<Number>(N, {summed.get(), step},
+                    {net.head, first * z.head / PANEL, last * z.head / PANEL,
+                     {base.get() + z.layers * rows() + first * z.head, conditions()},
+                     {hidden.get() + first * z.head, width}});
     for (int part = first; part < last; ++part) {
       for (int n = 0; n < N; ++n) {
         rectify(&hidden[n * width + part * z.head], nullptr, z.head);
         Number::put(gates(part)[n], net.logits[part].steps, rectified.get(), z.head);
       }
-      product<Number>(net.logits[part], 0, CODES / PANEL, N, gates_of(part),
-                      {part ? nullptr : net.logits_bias, 0}, all(team.scores[part], CODES));
+      product<Number>(N, gates_of(part),
+                      {net.logits[part], 0, CODES / PANEL, {part ? nullptr : net.logits_bias, 0},
+                       all(team.scores[part], CODES)});
     }
     if (shared && member == 0) team.quit = team.lost.load(std::memory_order_relaxed) > LOSS;
     arrive();

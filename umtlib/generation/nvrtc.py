@@ -11,8 +11,8 @@ from importlib import import_module
 from importlib.resources import files
 from types import ModuleType
 
-from umtlib import native
 from umtlib.errors import GenerationError
+from umtlib.machine import native
 
 SOURCE = files("umtlib.generation").joinpath("kernel.cu")
 

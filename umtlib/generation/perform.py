@@ -3,48 +3,18 @@
 This is the one place where these steps are put together, for a whole recording, a live one or many
 excerpts at once, exactly or in stretches (`umtlib.generation.chunks`). What a guide tells or
 finishes later than its time is waited for, and at the end nothing is missing. Notebook:
-``04_generation``.
+``06_generation``.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
 
 from umtlib.generation import State, chunks, generate_many
+from umtlib.generation.hearing import Heard
 from umtlib.guide import Told
 from umtlib.translator import MusicTranslator
-
-PIECE = 1 << 17  # samples told at a time, 8 s; more takes more memory, not less time
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What the decoders' guides are given of a recording, or of some that are equally long.
-
-    Attributes
-    ----------
-    latent : Tensor
-        Shape (B, latent, F), on the model's device.
-    samples : int
-        Length of the recording, at most F * pool.
-    levels : Tensor, optional
-        Power of the recording in every frame, shape (B, F), which says where to cut it and, to some
-        guides, how loud the result shall be.
-    """
-
-    latent: Tensor
-    samples: int
-    levels: Tensor | None = None
-
-    def split(self, pool: int) -> Iterator["Heard"]:
-        """Cut it into pieces of at most `PIECE` samples, at least a frame."""
-        frames = max(1, PIECE // pool)
-        for first in range(0, self.latent.shape[2], frames):
-            span, left = slice(first, first + frames), self.samples - first * pool
-            levels = None if self.levels is None else self.levels[:, span]
-            yield Heard(self.latent[:, :, span], min(left, frames * pool), levels)
 
 
 def perform(

@@ -1,7 +1,7 @@
 // Matrix products on the processor's vector units, in three number formats: see `kernel.cpp` for how
 // a matrix lies in memory.
 //
-// What the processor has is told by `native.py`, in its table of builds: UMT_LANES, and which
+// What the processor has is told by `machine/native.py`, in its table of builds: UMT_LANES, and which
 // instructions may stand for plain C++ (UMT_VNNI, UMT_BF16, UMT_MADD, UMT_SIGN, UMT_DOTPROD). Nothing
 // here asks what the compiler happens to aim at.
 
@@ -42,9 +42,15 @@ typedef uint8_t Bytes __attribute__((vector_size(LANES), may_alias));
 inline Floats load(const float* p) { return *reinterpret_cast<const Floats*>(p); }
 inline void store(float* p, Floats v) { *reinterpret_cast<Floats*>(p) = v; }
 inline Floats same(float value) { return Floats{} + value; }
+
+#if defined(__AVX512F__) && UMT_LANES == 16  // what compilers do not find by themselves
+inline Floats largest(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
+inline Floats smallest(Floats a, Floats b) { return (Floats)_mm512_min_ps((__m512)a, (__m512)b); }
+inline float largest_of(Floats v) { return _mm512_reduce_max_ps((__m512)v); }
+inline Bytes low_bytes(Words v) { return (Bytes)_mm512_cvtepi32_epi8((__m512i)v); }
+#else
 inline Floats largest(Floats a, Floats b) { return a > b ? a : b; }
 inline Floats smallest(Floats a, Floats b) { return a < b ? a : b; }
-
 inline float largest_of(Floats v) {
   float most[LANES];
   std::memcpy(most, &v, sizeof most);
@@ -52,6 +58,10 @@ inline float largest_of(Floats v) {
     for (int i = 0; i < half; ++i) most[i] = std::max(most[i], most[i + half]);
   return most[0];
 }
+inline Bytes low_bytes(Words v) {  // by way of 16 bits: there are instructions for each step
+  return __builtin_convertvector(__builtin_convertvector(v, Halves), Bytes);
+}
+#endif
 
 constexpr float ROUND = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer, in the low bits
 
@@ -222,8 +232,7 @@ struct Int8 {
     const float top = largest_of(most), up = top > 0 ? 127 / top : 0, scale = top / 127;
     for (int c = 0; c < count; c += LANES) {
       const Words bits = (Words)(load(values + c) * up + ROUND) ^ (OFFSET & 0xff);
-      // By way of 16 bits: compilers have an instruction for each step, and none for both.
-      const Bytes bytes = __builtin_convertvector(__builtin_convertvector(bits, Halves), Bytes);
+      const Bytes bytes = low_bytes(bits);
       std::memcpy(to + c / 4, &bytes, sizeof bytes);
     }
     std::memcpy(to + steps, &scale, 4);  // over the padding
@@ -267,13 +276,21 @@ struct Columns {
   T* operator[](int n) const { return first + n * step; }
 };
 
-// y[n] = start[n] + W x[n] for N columns and V vectors of rows (V > 4: a second panel).
+// Some rows of a product, as many as a panel has at most: y[n] = start[n] + W x[n].
+struct Panel {
+  const Word* weights;
+  Columns<const float> start;
+  Columns<float> y;
+  Panel from(int row) const {
+    return {weights + row, {start.first + row, start.step}, {y.first + row, y.step}};
+  }
+};
+
+// N columns and V vectors of rows (V > 4: of two panels).
 template <class Number, int N, int V>
-inline void tile(const Word* weights, int steps, Columns<const Word> x,
-                 Columns<const float> start, Columns<float> y) {
-  const ptrdiff_t panel = ptrdiff_t(steps + Number::TAIL_ROWS) * PANEL;
-  const auto at = [&](int i, int v) { return weights + v / 4 * panel + i * PANEL + v % 4 * LANES; };
-  const auto from = [&](int n, int v) { return load(start[n] + v * LANES); };
+inline void tile(const Panel* panels, int steps, Columns<const Word> x) {
+  const auto at = [&](int i, int v) { return panels[v / 4].weights + i * PANEL + v % 4 * LANES; };
+  const auto from = [&](int n, int v) { return load(panels[v / 4].start[n] + v % 4 * LANES); };
   typename Number::Sum sum[N][V];
   for (int n = 0; n < N; ++n)
     for (int v = 0; v < V; ++v) sum[n][v] = Number::begin(from(n, v), at(steps, v));
@@ -287,41 +304,55 @@ inline void tile(const Word* weights, int steps, Columns<const Word> x,
   }
   for (int n = 0; n < N; ++n)
     for (int v = 0; v < V; ++v)
-      store(y[n] + v * LANES, Number::end(sum[n][v], from(n, v), at(steps, v), x[n] + steps));
+      store(panels[v / 4].y[n] + v % 4 * LANES,
+            Number::end(sum[n][v], from(n, v), at(steps, v), x[n] + steps));
 }
 
 template <class Number, int N>
-void tiles(int n, const Word* weights, int steps, Columns<const Word> x,
-           Columns<const float> start, Columns<float> y) {
-  if (n == N) return tile<Number, N, STRIP>(weights, steps, x, start, y);
-  if constexpr (N > 1) tiles<Number, N - 1>(n, weights, steps, x, start, y);
+void tiles(int n, const Panel& panel, int steps, Columns<const Word> x) {
+  if (n == N) return tile<Number, N, STRIP>(&panel, steps, x);
+  if constexpr (N > 1) tiles<Number, N - 1>(n, panel, steps, x);
 }
 
-// y[n] = start[n] + W x[n], rows [first, last) in panels; without `start` from zero. (Which is read
-// like any other: a branch would let the compiler contract one tile's last sum and not another's.)
+// A product's rows [first, last), in panels; without `start` from zero. (Which is read like any
+// other: a branch would let the compiler contract one tile's last sum and not another's.)
+struct Rows {
+  Matrix matrix;
+  int first, last;
+  Columns<const float> start;
+  Columns<float> y;
+  int count() const { return last - first; }
+  template <class Number>
+  Panel panel(int i) const {
+    alignas(64) static const float zeros[PANEL] = {};
+    const ptrdiff_t size = ptrdiff_t(matrix.steps + Number::TAIL_ROWS) * PANEL, row = i * PANEL;
+    return {matrix.panels + (first + i) * size,
+            {start.first ? start.first + row : zeros, start.first ? start.step : 0},
+            {y.first + row, y.step}};
+  }
+};
+
+// One product, or two of the same inputs.
 template <class Number>
-void product(const Matrix& matrix, int first, int last, int columns, Columns<const Word> x,
-             Columns<const float> start, Columns<float> y) {
-  alignas(64) static const float zeros[2 * PANEL] = {};
-  const ptrdiff_t size = ptrdiff_t(matrix.steps + Number::TAIL_ROWS) * PANEL;
+void product(int columns, Columns<const Word> x, const Rows& one, const Rows& two = {}) {
+  const int steps = one.matrix.steps, count = one.count() + two.count();
   const int rounds = (columns + COLUMNS - 1) / COLUMNS;
-  for (int panel = first; panel < last; ++panel) {
-    const Word* weights = matrix.panels + panel * size;
-    const ptrdiff_t row = ptrdiff_t(panel - first) * PANEL;
-    const Columns<float> rows{y.first + row, y.step};
-    const Columns<const float> from{start.first ? start.first + row : zeros, start.first ? start.step : 0};
-    if (columns == 1 && panel + 1 < last) {  // one column alone: two panels keep the pipes full
-      tile<Number, 1, 8>(weights, matrix.steps, x, from, rows);
-      ++panel;
-      continue;
-    }
+  const auto panel = [&](int i) {
+    return i < one.count() ? one.panel<Number>(i) : two.panel<Number>(i - one.count());
+  };
+  int i = 0;
+  for (; columns == 1 && i + 1 < count; i += 2) {  // one column alone: two panels keep the pipes full
+    const Panel pair[] = {panel(i), panel(i + 1)};
+    tile<Number, 1, 8>(pair, steps, x);
+  }
+  for (; i < count; ++i)
     for (int strip = 0; strip < PANEL; strip += STRIP * LANES)
       for (int round = 0; round < rounds; ++round) {
         const int n = columns * round / rounds, until = columns * (round + 1) / rounds;
-        tiles<Number, COLUMNS>(until - n, weights + strip, matrix.steps, {x[n], x.step},
-                               {from[n] + strip, from.step}, {rows[n] + strip, rows.step});
+        Panel some = panel(i).from(strip);
+        some.start.first = some.start[n], some.y.first = some.y[n];
+        tiles<Number, COLUMNS>(until - n, some, steps, {x[n], x.step});
       }
-  }
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 
 Slow and obvious. Every layer keeps its last ``dilation`` inputs in a queue, so that a sample costs
 one step through the network instead of a whole receptive field (Paine et al. 2016, "Fast Wavenet
-Generation Algorithm"). The fast generators must choose the same codes. Notebook: ``04_generation``.
+Generation Algorithm"). The fast generators must choose the same codes. Notebook: ``06_generation``.
 """
 
 from collections import deque

@@ -1,7 +1,7 @@
 """What every generator shares: its state, its random numbers, and how one becomes a code.
 
 A generator never draws: one uniform number per sample and stream comes in from outside, so two
-generators can be compared sample by sample (an idea of nv-wavenet). Notebook: ``04_generation``.
+generators can be compared sample by sample (an idea of nv-wavenet). Notebook: ``06_generation``.
 """
 
 from dataclasses import dataclass

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from umtlib import native
 from umtlib.decoder import CodeInput, Decoder
+from umtlib.machine import native
 from umtlib.mulaw import CODES, SILENCE
 
 

@@ -1,34 +1,69 @@
-"""Set up Google Colab; the first cell of every notebook calls this there, and nowhere else."""
+"""Set up Google Colab; the first cell of every notebook calls this there, and nowhere else.
+
+That cell, and the address in it, are written by ``scripts/repository.py``.
+"""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 # Colab's own builds fit its GPU and each other; another version would also ask for a restart.
-KEPT = ("torch", "torchaudio", "numpy")
+KEPT = ("torch", "torchaudio", "numpy", "ipywidgets")
 
 
-def set_up(repository: str | os.PathLike = "..") -> None:
-    """Install umtlib and what it needs, without replacing Colab's torch and numpy.
+def set_up(repository: str | os.PathLike = "..") -> Iterator[str]:
+    """Install umtlib and what it needs, without replacing Colab's torch, numpy and widgets.
+
+    What is installed already is left as it is, so that it can be done again at no cost.
 
     Parameters
     ----------
     repository : path
         The folder that was cloned.
 
+    Yields
+    ------
+    str
+        What is being done, and with what.
+
     Raises
     ------
     subprocess.CalledProcessError
         If pip finds no versions that go together with the ones that are kept.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        constraints = Path(folder) / "constraints.txt"
-        constraints.write_text("".join(f"{line}\n" for line in installed(KEPT)), encoding="utf-8")
-        pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-        subprocess.run([*pip, "--constraint", constraints, "--editable", repository], check=True)
+    kept = installed(KEPT)
+    if len(installed(("umtlib", "anywidget"))) < 2:
+        yield f"Installing umtlib beside {', '.join(kept)}: about a minute."
+        with tempfile.TemporaryDirectory() as folder:
+            constraints = Path(folder) / "constraints.txt"
+            constraints.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+            pip += ["--constraint", constraints, "--editable", repository, "anywidget>=0.9"]
+            subprocess.run(pip, check=True)
+    import torch
+
+    if torch.cuda.is_available():
+        yield f"Ready, with the GPU {torch.cuda.get_device_name()}."
+    else:
+        yield "Ready, without a GPU: Runtime, Change runtime type, T4 GPU would give one."
+
+
+def need_fluidsynth() -> None:
+    """Install the synthesiser that renders scores, on Colab where it is missing.
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        If it cannot be installed.
+    """
+    if "google.colab" in sys.modules and not shutil.which("fluidsynth"):
+        for words in (["update"], ["install", "--yes", "fluidsynth", "fluid-soundfont-gm"]):
+            subprocess.run(["apt-get", "--quiet", "--quiet", *words], check=True)
 
 
 def installed(names: tuple[str, ...]) -> list[str]:

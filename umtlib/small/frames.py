@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from umtlib.small.spectra import APART, BANDS, BINS, FINE
 
-LIKELY = 0.4  # an event: a peak of the listener's probability above this
+LIKELY = 0.5  # an event: a peak of the listener's probability above this
 FOLLOWING = FINE - 1  # fine frames of the next latent frame whose events are decided in time
 
 

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from umtlib.errors import TrainingError
+from umtlib.machine.devices import autocast
 from umtlib.small import painting
 from umtlib.small.hearing import converted, heard
 from umtlib.small.painting import EVENT_WEIGHT, WARMUP
 from umtlib.small.spectra import log_spectrum
 from umtlib.small.state import AVERAGE, State, whole
-from umtlib.training import autocast
 
 SHORT = 25_600  # samples of a segment: half of `state.SEGMENT`, variety counts more than memory
 EACH = 3  # segments of each domain in a batch, and as many conversions
@@ -105,7 +105,7 @@ def encoded(state: State, codes: Tensor) -> Tensor:
     encoder = state.model.encoder
     with torch.no_grad():
         energies = encoder.front_end.energies(codes)
-    with autocast(True, codes.device):
+    with autocast("bfloat16", codes.device):
         return encoder.above(energies).float()
 
 

@@ -3,7 +3,7 @@
 A frame model paints from the latent how its domain would sound, 80 times a second. The decoder is
 conditioned on the latent and on the spectrum's levels in 24 bands, and is given the linear
 prediction that goes with the spectrum. At last its output is filtered towards the spectrum: a
-decoder that hears its own output drifts, and the spectrum errs in other places. Not in the paper.
+decoder that hears its own output drifts. Not in the paper.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,10 @@ from umtlib.errors import ConfigError
 from umtlib.guide import Guide, Told
 from umtlib.small import frames as frame_models
 from umtlib.small import prediction
-from umtlib.small.spectra import BANDS_TOLD, FINE, SPAN, Filter, band_levels
+from umtlib.small.spectra import BANDS_TOLD, FINE, SPAN, Filter, above_past, band_levels
+
+# One filter smears an attack over its window. The second mends a third of what the first left.
+PASSES = 2
 
 
 @dataclass
@@ -24,7 +27,8 @@ class Memory:
 
     frames: frame_models.Memory = field(default_factory=frame_models.Memory)
     latent: Tensor | None = None  # frames that are not painted yet
-    filter: Filter = field(default_factory=Filter)
+    past: Tensor | None = None  # the running mean of what was painted
+    filters: list[Filter] = field(default_factory=lambda: [Filter() for _ in range(PASSES)])
 
 
 class FrameGuide(Guide):
@@ -46,8 +50,10 @@ class FrameGuide(Guide):
                 "the guide 'frames'"
             )
         self.channels, self.hop = latent + BANDS_TOLD, pool // FINE
-        self.late = 2 * pool + SPAN
+        self.late = 2 * pool + PASSES * SPAN
         self.frames = frame_models.FrameModel(latent)
+        # By so much more than the frame model says the spectra move; see `painting.settle`.
+        self.register_buffer("emphasis", torch.zeros(1))
 
     def memory(self) -> Memory:
         """Return what comes later than it was heard or made."""
@@ -58,6 +64,9 @@ class FrameGuide(Guide):
         """Tell of the frames that are painted: the levels of the input do not matter."""
         memory = memory or Memory()
         spectra = self.frames.paint(latent, memory.frames, last)
+        if spectra.shape[1]:
+            moves, memory.past = above_past(spectra, memory.past)
+            spectra = spectra + self.emphasis * moves
         waiting = latent if memory.latent is None else torch.cat([memory.latent, latent], dim=2)
         count = spectra.shape[1] // FINE
         memory.latent = waiting[:, :, count:]
@@ -71,4 +80,6 @@ class FrameGuide(Guide):
     def finish(self, waveform, told, memory=None, last=True):
         """Filter towards the spectra."""
         memory = memory or Memory()
-        return memory.filter(waveform, told.aim.to(waveform), self.hop, last)
+        for one in memory.filters:
+            waveform = one(waveform, told.aim.to(waveform), self.hop, last)
+        return waveform

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from umtlib import mulaw
 from umtlib.small.frames import FOLLOWING, FrameModel
 from umtlib.small.hearing import converted, heard
-from umtlib.small.spectra import BINS, events, log_spectrum
+from umtlib.small.spectra import BINS, above_past, band_levels, events, log_spectrum
 from umtlib.small.state import AVERAGE, State
 
 RATE, WARMUP = 2e-3, 50  # learning rate of frame models; steps in which any rate rises
@@ -19,6 +20,11 @@ TOGETHER = 10  # segments that are prepared at a time
 FIRST, OWN, CONVERSIONS = 3, 2, 4  # versions of a segment: the first time; later, and converted
 EVENT_WEIGHT, POSITIVE = 5.0, 3.0  # of the listener's error; in it, of where an event is
 DROPPED, INVENTED, SHIFTED = 0.15, 0.003, 0.3  # what is done to true events that a player is told
+
+HEARD = 60  # segments of a domain, and as many of others, that settle how sharp attacks are
+EMPHASES = tuple(n / 20 for n in range(17))
+SHARP = 0.92  # part of the own attacks that is wanted; chosen on validation excerpts
+AUDIBLE = 50.0  # dB below a segment's loudest band that count
 
 _FREQUENCY = torch.linspace(0, 8_000, BINS)
 WEIGHTS = 1 / (1 + _FREQUENCY / 1_000)  # of a bin's error: about that of the ear
@@ -82,6 +88,48 @@ def gather(state: State, name: str, again: bool) -> tuple[Tensor, Tensor]:
             versions.append(encoder(codes))
         latents.append(torch.stack(versions, dim=1).half())
     return torch.cat(spectra), torch.cat(latents)
+
+
+@torch.no_grad()
+def settle(state: State) -> None:
+    """Let what each frame model paints of others' music have attacks as sharp as its own music's.
+
+    What is less sure is painted with less contrast, and of others' music nothing is as sure as of
+    the own. No piece is heard in two domains for this. Only means are matched: a simple case of
+    "global variance" (Toda and Tokuda 2007).
+    """
+    for place, name in enumerate(state.domains):
+        rng = state.rng(8, place)
+        own = log_spectrum(state.draw(name, HEARD, state.segment, rng), state.hop)
+        others = state.others(name, HEARD, rng)
+        music = torch.cat([state.draw(other, 1, state.segment, rng) for other in others])
+        latent = state.average.encoder(mulaw.encode(music))
+        found = emphasis(own, state.frames(name, average=True)(latent))
+        for model in (state.model, state.average):
+            model.decoders[name].guide.emphasis.fill_(found)
+
+
+def emphasis(own: Tensor, painted: Tensor) -> float:
+    """Return the least of `EMPHASES` that makes attacks as sharp as wanted, or the greatest.
+
+    Both are log power spectra, (B, N, BINS): of a domain's music, and what is painted of others'.
+    """
+    wanted, moves = SHARP * attack(own), above_past(painted)[0]
+    sharp = (e for e in EMPHASES if attack(painted + e * moves) >= wanted)
+    return next(sharp, EMPHASES[-1])
+
+
+def attack(spectra: Tensor) -> float:
+    """Return by how many dB the bands of log power spectra, (B, N, BINS), rise at onsets: a mean.
+
+    An onset is where, in the mean over all bands, they rise most for 100 ms around, and by 1 dB.
+    """
+    levels = band_levels(spectra)
+    levels = levels.clamp(min=levels.amax(dim=(1, 2), keepdim=True) - AUDIBLE)
+    rise = (levels[:, 2:] - levels[:, :-2]).clamp(min=0).mean(dim=2)  # in 25 ms
+    most = F.max_pool1d(rise[:, None], 9, 1, 4)[:, 0]
+    onsets = rise[(rise == most) & (rise > 1)]
+    return onsets.mean().item() if len(onsets) else 0.0
 
 
 def errors(

@@ -5,7 +5,8 @@
    (`umtlib.small.painting`).
 3. *game*: encoder, classifier and frame models together: the paper's step, with spectra in place of
    waveforms (`umtlib.small.game`). That is so much cheaper that every batch can be of all domains.
-4. *again*: frame models, with the encoder as it has become, on more audio and on conversions.
+4. *again*: frame models, with the encoder as it has become, on more audio and on conversions. Then
+   it is settled by how much their attacks are emphasised (`umtlib.small.painting.settle`).
 5. *shared*: one WaveNet learns from all domains; from here on encoder and frame models stand still
    (`umtlib.small.wavenets`).
 6. *own*: each domain's WaveNet goes on from it, on its own.
@@ -59,11 +60,11 @@ class Recipe:
 
     seed: Seed = 0
     first: Count = 250
-    game: Count = 3_000
-    again: Count = 1_000
-    shared: Count = 4_000
-    own: Annotated[int, Range(1, 10**9)] = 16_000
-    segments: Annotated[int, Range(3, 10**6)] = 600
+    game: Count = 2_200
+    again: Count = 600
+    shared: Count = 3_000
+    own: Annotated[int, Range(1, 10**9)] = 9_500
+    segments: Annotated[int, Range(3, 10**6)] = 400
     only: Text = ""
 
     def __post_init__(self):

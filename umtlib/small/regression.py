@@ -8,7 +8,7 @@ audio from the *augmented* one, so that it is blind to equalising from the first
 reduced-rank regression: least squares, then the principal components of what it predicts, each
 scaled to a variance of one.
 
-None of this is in the paper. Notebook: ``03_training``.
+None of this is in the paper. Notebook: ``05_training_six_domains``.
 """
 
 import torch

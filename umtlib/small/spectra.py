@@ -21,8 +21,6 @@ BANDS = 20  # in which events are told apart
 RISE, REACH = 8.0, 2  # an event: so many dB from so many fine frames before it to as many after
 APART = 4  # fine frames between two events of a band, at least
 AUDIBLE = -70.0  # dB that a band must reach after an event
-STRENGTH = 0.85  # of the way from an output's spectrum to the one that is called for, in decibels
-MOST = -30.0, 20.0  # dB, that this changes at the most
 BANDS_TOLD = 24  # in which a decoder is told the levels
 
 
@@ -54,14 +52,16 @@ def log_spectrum(waveform: Tensor, hop: int) -> Tensor:
     """
     around = SPAN - hop
     padded = F.pad(waveform, (around // 2, around - around // 2))
-    return log_periodogram(padded.unfold(1, SPAN, hop))
+    return _log_power(torch.fft.rfft(padded.unfold(1, SPAN, hop) * _window(padded)))
 
 
-def log_periodogram(segments: Tensor) -> Tensor:
-    """Return the log power spectra, (..., BINS), of segments of a waveform, (..., SPAN)."""
-    window = torch.hann_window(SPAN, dtype=segments.dtype, device=segments.device)
-    spectrum = torch.fft.rfft(segments * window)
-    return (spectrum.abs().square() / window.square().sum() + POWER_FLOOR).log()
+def _window(like: Tensor) -> Tensor:
+    return torch.hann_window(SPAN, dtype=like.dtype, device=like.device)
+
+
+def _log_power(spectrum: Tensor) -> Tensor:
+    power = spectrum.abs().square()
+    return (power / _window(power).square().sum() + POWER_FLOOR).log()
 
 
 def band_levels(log_power: Tensor, number: int = BANDS) -> Tensor:
@@ -90,6 +90,35 @@ def events(log_power: Tensor) -> Tensor:
     return (peak & (rise > RISE) & (after > AUDIBLE)).transpose(1, 2)
 
 
+def above_past(
+    log_power: Tensor, past: Tensor | None = None, seconds: float = 0.05, rate: float = 80.0
+) -> tuple[Tensor, Tensor]:
+    """Return how far each moment is above what was before: a course's attacks, sharp.
+
+    Parameters
+    ----------
+    log_power : Tensor
+        Shape (B, N, BINS).
+    past : Tensor, optional
+        The running mean before it, (B, 1, BINS), from the call before.
+    seconds : float
+        Time constant of the running mean.
+    rate : float
+        Frames per second.
+
+    Returns
+    -------
+    tuple of Tensor
+        The differences, (B, N, BINS), and the running mean after all.
+    """
+    kept = math.exp(-1 / (seconds * rate))
+    past, before = log_power[:, :1] if past is None else past, []
+    for now in log_power.split(1, dim=1):
+        before.append(past)
+        past = kept * past + (1 - kept) * now
+    return log_power - torch.cat(before, dim=1) if before else log_power, past
+
+
 class Filter:
     """Filters a waveform towards given spectra, piece after piece, at most `SPAN` samples late.
 
@@ -101,7 +130,7 @@ class Filter:
         Decibels, down and up, that it changes at the most.
     """
 
-    def __init__(self, strength: float = STRENGTH, most: tuple[float, float] = MOST):
+    def __init__(self, strength: float = 1.0, most: tuple[float, float] = (-60.0, 40.0)):
         self.strength, self.most = strength, most
         self.past: Tensor | None = None  # samples of frames that are not whole yet
         self.made: Tensor | None = None  # samples that later frames still add to
@@ -155,10 +184,10 @@ class Filter:
 
     def _filtered(self, waveform: Tensor, spectra: Tensor, hop: int) -> Tensor:
         """Filter overlapping frames, (B, (N - 1) * hop + SPAN), towards (B, N, BINS), and add."""
-        window = torch.hann_window(SPAN, dtype=waveform.dtype, device=waveform.device)
+        window = _window(waveform)
         found = torch.fft.rfft(waveform.unfold(1, SPAN, hop) * window)
-        power = (found.abs().square() / window.square().sum() + POWER_FLOOR).log()
-        decibels = (10 / math.log(10) * self.strength * (spectra - power)).clamp(*self.most)
+        further = spectra - _log_power(found)
+        decibels = (10 / math.log(10) * self.strength * further).clamp(*self.most)
         frames = torch.fft.irfft(found * 10 ** (decibels / 20), SPAN) * window
         steady = F.pad(window.square(), (0, -SPAN % hop)).unflatten(0, (-1, hop)).sum(dim=0)
         frames = frames / steady.repeat(-(-SPAN // hop))[:SPAN]

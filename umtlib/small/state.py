@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from umtlib.batches import Segments
+from umtlib.corpora.batches import Segments
 from umtlib.corpora.corpus import Corpus
-from umtlib.decoder import Decoder
 from umtlib.small.frames import FrameModel
 from umtlib.small.recipe import Recipe
 from umtlib.small.spectra import FINE
@@ -58,9 +57,9 @@ class State:
         self.domains = (config.only,) if config.only else model.domains
         self.segment = whole(SEGMENT, model.config.encoder.pool)
         self.hop = model.config.encoder.pool // FINE
-        self.optimizers = {} if config.only else shared_optimizers(model)
-        for name in self.domains:
-            self.optimizers |= own_optimizers(name, model.decoders[name])
+        parts = [f"{name}.{kind}" for name in self.domains for kind in ("frames", "wavenet")]
+        parts = parts if config.only else ["encoder", "classifier", *parts]
+        self.optimizers = {part: optimizer(model, part) for part in parts}
         self.carried: dict[str, Tensor] = {}
         self._draw = Segments(corpus, self.domains)
         self._known: tuple = (None, None)
@@ -126,34 +125,19 @@ def whole(samples: int, pool: int) -> int:
     return max(1, samples // pool) * pool
 
 
-def shared_optimizers(model: MusicTranslator) -> dict[str, torch.optim.Optimizer]:
-    """Return the optimizers of what all domains share."""
-    return {
-        name: torch.optim.Adam(getattr(model, name).parameters(), betas=GAME_BETAS, foreach=True)
-        for name in ("encoder", "classifier")
-    }
-
-
-def own_optimizers(name: str, decoder: Decoder) -> dict[str, torch.optim.Optimizer]:
-    """Return the optimizers of a domain's frame model and of its WaveNet."""
-    frames, wavenet = split(decoder)
-    settings = {"betas": (0.9, 0.99), "weight_decay": 1e-2, "foreach": True}
-    return {
-        f"{name}.frames": torch.optim.AdamW(frames, **settings),
-        f"{name}.wavenet": torch.optim.Adam(wavenet, foreach=True),
-    }
-
-
-def split(decoder: Decoder) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Return the parameters of a decoder's frame model, and its others."""
-    frames = list(decoder.guide.parameters())
-    known = set(map(id, frames))
-    return frames, [p for p in decoder.parameters() if id(p) not in known]
+def optimizer(model: MusicTranslator, part: str) -> torch.optim.Optimizer:
+    """Return what trains a part of a model; see `parameters`."""
+    own = parameters(model, part)
+    if part.endswith(".frames"):
+        return torch.optim.AdamW(own, betas=(0.9, 0.99), weight_decay=1e-2, foreach=True)
+    betas = (0.9, 0.999) if part.endswith(".wavenet") else GAME_BETAS
+    return torch.optim.Adam(own, betas=betas, foreach=True)
 
 
 def parameters(model: MusicTranslator, part: str) -> list[nn.Parameter]:
     """Return the parameters of ``encoder``, ``classifier``, ``NAME.frames`` or ``NAME.wavenet``."""
-    if part in ("encoder", "classifier"):
-        return list(getattr(model, part).parameters())
-    name, kind = part.rsplit(".", 1)
-    return split(model.decoders[name])[kind == "wavenet"]
+    name, _, kind = part.rpartition(".")
+    if not name:
+        return [*model.get_submodule(part).parameters()]
+    own = model.decoders[name].named_parameters()
+    return [p for where, p in own if where.startswith("guide.") == (kind == "frames")]

@@ -9,15 +9,15 @@ import torch
 from umtlib import mulaw
 from umtlib.corpora.corpus import Corpus
 from umtlib.errors import TrainingError
+from umtlib.machine.team import Team
 from umtlib.small import game, painting, regression, wavenets
 from umtlib.small.hearing import heard
 from umtlib.small.recipe import Recipe
 from umtlib.small.spectra import log_spectrum
 from umtlib.small.state import State
-from umtlib.team import Team
 from umtlib.translator import MusicTranslator
 
-BEGIN = 32  # segments of each domain that the encoder is fitted to
+BEGIN, TOGETHER = 32, 192  # segments that the encoder is fitted to: of a domain, and of all
 STAGES = {
     "first": painting.step,
     "game": game.step,
@@ -60,7 +60,7 @@ class Training(State):
         team: Team = Team(),
         workers: int = 0,
     ):
-        if problem := misfit(model, team):
+        if problem := misfit(model, team, steps):
             raise TrainingError(f"the recipe of small {problem}")
         count = len(model.domains)
         config = config if steps is None else config.lasting(steps, count)
@@ -71,12 +71,12 @@ class Training(State):
     @torch.no_grad()
     def begin(self) -> None:
         """Fit the encoder, and give each frame model its domain's mean spectrum to begin with."""
-        rng = self.rng(0)
-        clean = torch.cat([self.draw(name, BEGIN, self.segment, rng) for name in self.domains])
+        rng, each = self.rng(0), min(BEGIN, max(2, TOGETHER // len(self.domains)))
+        clean = torch.cat([self.draw(name, each, self.segment, rng) for name in self.domains])
         front_end = self.model.encoder.front_end
         energies = [front_end.energies(heard(some, rng)) for some in clean.split(8)]
         regression.fit(self.model.encoder, torch.cat(energies), mulaw.encode(clean))
-        for name, own in zip(self.domains, clean.split(BEGIN), strict=True):
+        for name, own in zip(self.domains, clean.split(each), strict=True):
             spectra = log_spectrum(own, self.hop)[:, ::2].flatten(0, 1)
             self.frames(name).initialise(spectra)
         self.average.load_state_dict(self.model.state_dict())
@@ -109,7 +109,7 @@ class Training(State):
         """There is nothing to be ended."""
 
 
-def misfit(model: MusicTranslator, team: Team) -> str:
+def misfit(model: MusicTranslator, team: Team, steps: int | None) -> str:
     """Say why a model cannot be trained so by these processes; nothing, if it can."""
     encoder, guide = model.config.encoder, model.config.decoder.guide
     if team.size > 1 or team.device.type != "cpu":

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from umtlib import losses, mulaw
 from umtlib.guide import Told
+from umtlib.machine.devices import autocast
+from umtlib.small import painting
 from umtlib.small.hearing import converted, heard
 from umtlib.small.state import WAVENET_AVERAGE, State, whole
-from umtlib.training import autocast
 
 RATE, WARMUP = 2e-3, 200  # learning rate; steps in which it rises
 WINDOW = 6_400  # samples that a WaveNet is shown at a time
@@ -38,7 +39,9 @@ def step(state: State, stage: str, number: int, length: int) -> dict[str, float 
     dict
         ``reconstruction``: nats per sample; ``bad`` as there.
     """
-    if stage == "own" and number == 0:
+    if number == 0 and stage == "shared":
+        painting.settle(state)
+    if number == 0 and stage == "own":
         state.unshare()
     turn, window = divmod(number, TAKEN)
     name = state.domains[turn % len(state.domains)]
@@ -48,7 +51,7 @@ def step(state: State, stage: str, number: int, length: int) -> dict[str, float 
     samples = whole(WINDOW, state.model.config.encoder.pool)
     first = int(order[window % len(order)]) * samples
     goal = target[:, first : first + samples]
-    with autocast(True, goal.device):
+    with autocast("bfloat16", goal.device):
         now = told.between(first // state.hop, (first + samples) // state.hop)
         given = corrupted(goal, state.rng(5, state.step))
         logits = state.model.decoders[own].predict(given, now)

@@ -1,0 +1,101 @@
+"""Write the repository's address, which stands in pyproject.toml, into notebooks and README.
+
+    python scripts/repository.py [--check]
+
+Every notebook gets the same first code cell, which sets up Colab, and below its title a badge that
+opens it there; so does the README, where it has the line ``<!-- badge -->``. Badges are for
+addresses on GitHub. With ``--check`` nothing is written, and the exit status is 1 if a file is not
+as it should be. To do it again changes nothing.
+"""
+
+import json
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+OPEN = "https://colab.research.google.com/github/{project}/blob/main/notebooks/{name}"
+CELL = """\
+# On Google Colab this cell fetches umtlib and installs it. Anywhere else it does nothing.
+REPOSITORY = "{address}"  # as `git clone` takes it; scripts/repository.py writes it
+
+import os
+import sys
+
+if "google.colab" in sys.modules and not REPOSITORY:
+    print("Write the address of umtlib's repository between the quotes above, and run this again.")
+elif "google.colab" in sys.modules:
+    if not os.path.exists("../umtlib/notebook/colab.py"):
+        if not os.path.exists("umtlib"):
+            !git clone --quiet --depth 1 "$REPOSITORY" umtlib
+        %cd -q umtlib/notebooks
+    sys.path.insert(0, os.path.abspath(".."))
+    from umtlib.notebook import colab
+
+    for line in colab.set_up():
+        print(line)"""
+
+
+def address() -> str:
+    """Return the address that pyproject.toml names; empty, if there is none yet."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    found = settings["tool"]["umtlib"]["repository"]
+    if re.search(r"[\"\\$`\s]", found):
+        sys.exit(f"pyproject.toml: tool.umtlib.repository = {found!r} is no address")
+    return found
+
+
+def badge(where: str, name: str) -> str:
+    """Return the Markdown that opens a notebook in Colab; empty, if it is not on GitHub."""
+    project = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", where)
+    return f"{BADGE}({OPEN.format(project=project[1], name=name)})" if project else ""
+
+
+def notebook(text: str, name: str, where: str) -> str:
+    """Return a notebook's text with first cell and badge."""
+    content = json.loads(text)
+    title = next(cell for cell in content["cells"] if cell["cell_type"] == "markdown")
+    first = next(cell for cell in content["cells"] if cell["cell_type"] == "code")
+    lines = [line for line in _joined(title).split("\n") if not line.startswith(BADGE)]
+    if wanted := badge(where, name):
+        lines[1:] = ["", wanted, *lines[1:]]
+    title["source"] = _split(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)))
+    if "google.colab" not in _joined(first):
+        sys.exit(f"{name}: the first code cell is not the one that sets up Colab")
+    first["source"] = _split(CELL.format(address=where))
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def readme(text: str, where: str) -> str:
+    """Return the README with its badge after the mark, if it has one."""
+    wanted = badge(where, "01_quickstart.ipynb")
+    return re.sub(r"<!-- badge -->.*", lambda _: f"<!-- badge --> {wanted}".rstrip(), text)
+
+
+def _joined(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def _split(source: str) -> list[str]:
+    return source.splitlines(keepends=True)
+
+
+def main(check: bool) -> int:
+    """Write all files, or look whether they are as they should be."""
+    where, wrong = address(), []
+    for path in [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "README.md"]:
+        text = path.read_text(encoding="utf-8")
+        is_notebook = path.suffix == ".ipynb"
+        wanted = notebook(text, path.name, where) if is_notebook else readme(text, where)
+        if text != wanted:
+            wrong.append(path.name)
+            if not check:
+                path.write_text(wanted, encoding="utf-8")
+    print(f"{'to be written' if check else 'written'}: {', '.join(wrong) or 'nothing'}")
+    return int(check and bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))

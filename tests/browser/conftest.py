@@ -1,0 +1,293 @@
+"""A browser without a screen before a JupyterLab of ours, with a microphone that plays a file."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+try:
+    from selenium.common.exceptions import WebDriverException
+    from selenium.webdriver import ActionChains
+except ImportError:  # the fixtures say so and skip
+
+    class WebDriverException(Exception):
+        pass
+
+
+REPOSITORY = Path(__file__).parents[2]
+WHISTLE = REPOSITORY / "data/examples/whistle.wav"
+LONGEST = 300  # seconds that anything may take, on a busy machine
+RUN_ALL = "jupyterapp.commands.execute('notebook:run-all-cells')"
+CONTEXT = "window.jupyterapp?.shell?.currentWidget?.context"
+SESSION = f"{CONTEXT}?.sessionContext"
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A JupyterLab: its folder and its address."""
+    pytest.importorskip("selenium", reason="no selenium: pip install '.[test]'")
+    pytest.importorskip("jupyterlab")
+    folder = tmp_path_factory.mktemp("lab")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = {
+        "ServerApp.token": "", "ServerApp.password": "", "ServerApp.port": port,
+        "ServerApp.open_browser": False, "ServerApp.root_dir": folder, "ServerApp.port_retries": 0,
+        "ServerApp.allow_root": True, "LabApp.expose_app_in_browser": True,
+        "LabApp.news_url": "", "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+    }  # fmt: skip
+    own = folder / ".own"
+    paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "JUPYTERLAB_SETTINGS_DIR": str(own / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(own / "workspaces"),
+        "JUPYTER_RUNTIME_DIR": str(own / "runtime"),
+    }
+    command = [sys.executable, "-m", "jupyter", "lab", *(f"--{k}={v}" for k, v in settings.items())]
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        until(lambda: answers(port), "JupyterLab")
+        yield folder, f"http://localhost:{port}"
+    finally:
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def answers(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+
+
+def until(found, what, longest=LONGEST):
+    """Wait for something, and return it.
+
+    A page changes while it is looked at: what was found may be gone, covered or new a moment later.
+    """
+    end, said = time.monotonic() + longest, ""
+    while time.monotonic() < end:
+        try:
+            if value := found():
+                return value
+        except WebDriverException as error:
+            said = f" ({type(error).__name__})"
+        time.sleep(0.1)
+    raise AssertionError(f"waited {longest} s for: {what}{said}")
+
+
+@pytest.fixture(scope="session")
+def make_browser():
+    """Open a browser with further options; all are closed at the end."""
+    if not (browser := shutil.which("chromium") or shutil.which("google-chrome")):
+        pytest.skip("no Chromium: apt-get install chromium chromium-driver")
+    if not (driver := shutil.which("chromedriver")):
+        pytest.skip("no chromedriver: apt-get install chromium-driver")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
+    with contextlib.ExitStack() as stack:
+
+        def make(*further):
+            options = webdriver.ChromeOptions()
+            options.binary_location = browser
+            for word in (
+                "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu",
+                "--window-size=1300,1500", "--use-fake-device-for-media-stream",
+                f"--use-file-for-fake-audio-capture={WHISTLE}", *further,
+            ):  # fmt: skip
+                options.add_argument(word)
+            options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+            service = webdriver.ChromeService(executable_path=driver)
+            made = webdriver.Chrome(options=options, service=service)
+            stack.callback(made.quit)
+            return made
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def browser(make_browser):
+    return make_browser("--use-fake-ui-for-media-stream")
+
+
+class Page:
+    """A notebook in the browser."""
+
+    def __init__(self, browser, server):
+        self.browser, (self.folder, self.address) = browser, server
+
+    def open(self, name, *cells):
+        """Write a notebook of these cells, open it and begin to run it."""
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+        notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+        nbformat.write(notebook, self.folder / f"{name}.ipynb")
+        self.visit(f"{name}.ipynb?reset")
+        self.script(RUN_ALL)
+
+    def course(self, name):
+        """Open a copy of a notebook of the course, in a copy of the repository's folders."""
+        (self.folder / "notebooks").mkdir(exist_ok=True)
+        shutil.copy(REPOSITORY / f"notebooks/{name}.ipynb", self.folder / "notebooks")
+        for beside in ("data", "docs"):
+            if not (self.folder / beside).exists():
+                (self.folder / beside).symlink_to(REPOSITORY / beside)
+        self.visit(f"notebooks/{name}.ipynb?reset")
+
+    def visit(self, name):
+        self.browser.get(f"{self.address}/lab/tree/{name}")
+        self.ready()
+
+    def ready(self):
+        status = f"return {SESSION}?.session?.kernel?.status === 'idle'"
+        until(lambda: self.script(status), "a kernel")
+
+    def run(self):
+        """Run all cells to the end; return what was not run, or failed, and why."""
+        self.script(f"window.ran = false; {RUN_ALL}.finally(() => {{ window.ran = true }})")
+        until(lambda: self.script("return window.ran"), "the last cell", 4 * LONGEST)
+        return self.script("""
+            const cells = jupyterapp.shell.currentWidget.content.widgets.filter(
+                (cell) => cell.model.type === "code" && cell.model.sharedModel.getSource());
+            const failed = (cell) =>
+                cell.model.outputs.toJSON().find((output) => output.output_type === "error");
+            return cells.filter((cell) => failed(cell) || !cell.model.executionCount).map(
+                (cell) => [cell.model.sharedModel.getSource(), failed(cell)?.evalue]);
+        """)
+
+    def script(self, text, *arguments):
+        return self.browser.execute_script(text, *arguments)
+
+    def all(self, selector):
+        return self.browser.find_elements("css selector", selector)
+
+    def find(self, selector, holds=lambda element: element.is_displayed()):
+        return until(
+            lambda: next((element for element in self.all(selector) if holds(element)), None),
+            selector,
+        )
+
+    def command(self, name, **arguments):
+        """Do what one of JupyterLab's menus does."""
+        self.script(f"jupyterapp.commands.execute('{name}', arguments[0])", arguments)
+
+    def click(self, name, where=".umt"):
+        """Click the first button that has this name."""
+
+        def clicked():
+            buttons = self.all(f"{where} button[aria-label='{name}']")
+            for button in [b for b in buttons if b.is_displayed()][:1]:
+                self.show(button)
+                button.click()
+                return True
+
+        until(clicked, f"the button {name}")
+
+    def show(self, element):
+        self.script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
+        return element
+
+    def player(self, sounds, where=".umt"):
+        """Wait for a player of so many sounds."""
+        return self.show(self.find(f"{where} .umt-player[data-sounds='{sounds}']"))
+
+    def jump(self, player, share):
+        """Click where this share of the sounds has been played."""
+        view = player.find_element("css selector", ".umt-view")
+        right = round((share - 0.5) * view.size["width"])
+        ActionChains(self.browser).move_to_element_with_offset(view, right, 0).click().perform()
+
+    def switch(self, player, digit):
+        """Play in a loop and choose another sound by its digit: it goes on at the same moment."""
+        if not player.find_element("css selector", "input[type=checkbox]").is_selected():
+            player.send_keys("l")
+        if data(player)["playing"] == "false":
+            player.send_keys(" ")
+        start = position(player)
+        until(lambda: position(player) != start, "the cursor")
+        before, at, clock = data(player), position(player), time.monotonic()
+        player.send_keys(str(digit))
+        after, now = data(player), position(player)
+        assert after["chosen"] == str(digit - 1) != before["chosen"]
+        assert before["began"] == after["began"] and after["playing"] == "true"
+        assert (now - at) % length(player) < time.monotonic() - clock + 0.1
+
+    def text(self, where="body"):
+        for element in self.all(where)[:1] if where != "body" else []:
+            self.show(element)  # what is far off the screen has no text
+        return self.script("return document.querySelector(arguments[0])?.innerText ?? ''", where)
+
+    def says(self, words, where="body"):
+        """Wait until the page says something."""
+        try:
+            until(lambda: words in self.text(where), words)
+        except AssertionError:
+            self.picture("missed")
+            raise
+
+    def is_well(self):
+        """Assert that the console is quiet, and that all that is used has a name to be read out."""
+        used = ":is(button, input, select, progress, meter), .umt-player"
+
+        def nameless(number):
+            root = self.show(self.all(".umt")[number])  # what is far off the screen has no names
+            shown = [e for e in root.find_elements("css selector", used) if e.is_displayed()]
+            return [[e.get_attribute("outerHTML") for e in shown if not e.accessible_name]]
+
+        for number in range(len(self.all(".umt"))):
+            with contextlib.suppress(AssertionError):
+                until(lambda: nameless(number) == [[]], "names", 30)  # noqa: B023, not kept
+            assert until(lambda: nameless(number), "the widget") == [[]]  # noqa: B023
+        assert self.faults() == []
+
+    def picture(self, name):
+        """Keep a screenshot, where one is asked for."""
+        if folder := os.environ.get("UMT_SCREENSHOTS"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.browser.save_screenshot(str(Path(folder) / f"{name}.png"))
+
+    def faults(self):
+        """What the console complained of, less what JupyterLab itself is known to say."""
+        known = ("favicon", "/api/news", "/lsp/", "service worker", "beforeunload", "removeChild")
+        return [
+            line["message"]
+            for line in self.browser.get_log("browser")
+            if line["level"] == "SEVERE" and not any(word in line["message"] for word in known)
+        ]
+
+
+def length(player):
+    slider = player.find_element("css selector", "input[type=range]")
+    return float(slider.get_attribute("max"))
+
+
+def data(player):
+    return player.parent.execute_script("return {...arguments[0].dataset}", player)
+
+
+def position(player):
+    slider = player.find_element("css selector", "input[type=range]")
+    return float(slider.get_attribute("value"))
+
+
+@pytest.fixture
+def page(browser, server):
+    browser.get_log("browser")
+    page = Page(browser, server)
+    yield page
+    page.script(f"{SESSION}?.shutdown()")

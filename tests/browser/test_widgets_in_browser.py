@@ -1,0 +1,226 @@
+"""The widgets as a student meets them: JupyterLab, mouse, keyboard and microphone."""
+
+import contextlib
+import csv
+import time
+
+import pytest
+
+from .conftest import CONTEXT, RUN_ALL, SESSION, WHISTLE, data, position, until
+
+ActionChains = pytest.importorskip("selenium.webdriver", reason="no selenium").ActionChains
+
+SOUNDS = """
+import numpy as np
+from umtlib.notebook import widgets
+time = np.arange(320_000) / 16_000
+low, high = (a * np.sin(2 * np.pi * f * time) for a, f in ((0.5, 220), (0.05, 880)))
+"""
+PLAYER = "p = widgets.Player({'low': low, 'high': high}, onsets=[0, 5, 10])\np"
+MODEL = """
+from dataclasses import replace
+from umtlib import config, translator
+from umtlib.notebook.translating import Translator
+model = config.preset("tiny", ("flute", "drum")).model
+model = replace(model, decoder=replace(model.decoder, layers=2))
+model = translator.build(model).eval().requires_grad_(False)
+"""
+
+
+def test_player(page):
+    page.open("player", SOUNDS, PLAYER, "p")
+    first = page.player(2)
+    until(lambda: len(page.all(".umt-player[data-sounds='2']")) == 2, "the second copy")
+    page.picture("player")
+    page.jump(first, 0.5)
+    assert abs(position(first) - 10) < 0.2
+    page.switch(first, 2)
+    page.click("play")  # of the second copy: one at a time
+    assert data(first)["playing"] == "false"
+    view = first.find_element("css selector", ".umt-view")
+    ActionChains(page.browser).click_and_hold(view).move_by_offset(100, 0).release().perform()
+    assert first.find_element("css selector", ".umt-loop").is_displayed()
+    first.send_keys(" ")
+    until(lambda: data(first)["playing"] == "true", "the loop")
+    page.picture("player-loop")
+    page.command("apputils:change-theme", theme="JupyterLab Dark")
+    until(lambda: page.all("body[data-jp-theme-light=false]"), "the dark theme")
+    page.picture("player-dark")
+    page.command("apputils:change-theme", theme="JupyterLab Light")
+    page.is_well()
+
+
+def test_order_of_the_focus(page):
+    """Tab goes through a player from the left to the right, and on to what comes after it."""
+    page.open("focus", SOUNDS, "widgets.Player({'low': low, 'high': high})")
+    page.player(2).send_keys("")
+    seen = []
+    for _ in range(8):
+        ActionChains(page.browser).send_keys("\ue004").perform()  # Tab
+        seen.append(page.browser.switch_to.active_element.accessible_name.strip())
+    names = "1. low, play, position, loop, loop from here, loop to here, equally loud, "
+    assert ", ".join(seen) == names + "download the chosen sound as WAV"
+
+
+def test_reload_and_restart(page):
+    page.open("reload", SOUNDS, PLAYER)
+    page.player(2)
+    page.command("docmanager:save")
+    until(lambda: page.script(f"return !{CONTEXT}.model.dirty"), "the file")
+    page.visit("reload.ipynb")
+    page.player(2)  # it comes back from the kernel
+    assert page.faults() == []
+    page.script(f"{SESSION}.restartKernel()")
+    page.says("The kernel was restarted")
+    page.click("play")
+    until(lambda: position(page.player(2)) > 0.3, "a sound without a kernel")
+    page.picture("restarted")
+    page.script(RUN_ALL)
+    until(lambda: "The kernel was restarted" not in page.text(), "the widget, once more")
+    page.player(2)
+
+
+def test_memory_of_the_page_is_bounded(page):
+    """After the first ten translations, forty more change nothing."""
+
+    def heap():
+        page.browser.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
+        return page.browser.execute_cdp_cmd("Runtime.getHeapUsage", {})["usedSize"] / 2**20
+
+    def translate():
+        page.script("arguments[0].dataset.sounds = ''", page.find(".umt-player"))
+        until(arrived, "a translation")
+
+    def arrived():
+        page.click("translate")  # again, if it was pressed before the last one had ended
+        with contextlib.suppress(AssertionError):
+            return until(lambda: page.all(".umt-player[data-sounds='3']"), "the sounds", 30)
+
+    page.open("memory", SOUNDS, MODEL, "Translator(model, {'low': low[:8_000]})")
+    page.says("will take about")
+    sizes = []
+    for number in range(50):
+        translate()
+        if number in (9, 49):
+            sizes.append(heap())
+    assert sizes[1] < sizes[0] + 10, "MB"
+    assert page.faults() == []
+
+
+def test_recorder(page):
+    page.open("recorder", SOUNDS, "r = widgets.Recorder(seconds=2)\nr", "widgets.Recorder()")
+    page.click("record from the microphone")
+    page.says("of 2 s")
+    page.picture("recording")
+    page.says("recording: 2.0 s")
+    assert "nothing is to be heard" not in page.text()
+    page.player(1)
+    page.all(".umt input[type=file]")[1].send_keys(str(WHISTLE))
+    page.says("whistle.wav: 6.1 s")
+    page.picture("recorder")
+    page.is_well()
+
+
+def test_no_microphone(page):
+    refuse = (
+        "navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', '{}'))"
+    )
+    troubles = {
+        refuse.format("NotAllowedError"): "The microphone was refused",
+        refuse.format("NotFoundError"): "No microphone was found",
+        "Object.defineProperty(navigator, 'mediaDevices', {value: undefined})": "safe pages only",
+    }
+    page.open("trouble", SOUNDS, "widgets.Recorder()")
+    page.find(".umt-source")
+    for trouble, words in troubles.items():
+        page.script(trouble)
+        page.click("record from the microphone")
+        page.says(words)
+    assert page.faults() == []
+
+
+def test_translator(page):
+    sounds = "{'low': low[:8_000], 'long': np.tile(low, 3)}"
+    cell = f"Translator(model, {sounds}, seconds=60, chosen=['drum'])"
+    page.open("translator", SOUNDS, MODEL, cell)
+    page.says("will take about")
+    page.picture("translator-before")
+    page.click("translate")
+    page.says("0.5 s in 1 domain,")
+    page.player(2)
+    page.find(".umt select").send_keys("long")
+    page.find(".umt input[value=flute]").click()
+    page.click("translate")
+    page.says("left")
+    page.says("translating")
+    page.picture("translating")
+    page.click("stop")
+    page.says("stopped; kept")
+    page.player(3)
+    page.picture("translator-stopped")
+    page.click("record from the microphone")
+    page.says("of 60 s")
+    page.click("stop recording")
+    page.says("recording:")
+    assert page.find(".umt select").get_property("value") == "recording"
+    page.is_well()
+
+
+def test_listening_test_by_keyboard(page):
+    pack = (
+        "from pathlib import Path\nfrom umtlib.evaluation import stimuli\n"
+        "from umtlib.notebook.hearing import ListeningTest\nPath('pack').mkdir(exist_ok=True)\n"
+        "clips = {'c': {'source': low[:16_000], 'translation': high[:16_000]}}\n"
+        "stimuli.write_opinion(clips, Path('pack'), {'c': 'g'}, seed=0)"
+    )
+    page.open("hearing", SOUNDS, pack, "ListeningTest('pack', 'Ann')")
+    page.says("0 answered")
+    player = page.player(2)
+    page.picture("hearing")
+    root = page.find(".umt")
+    root.send_keys(" ")
+    until(lambda: data(player)["playing"] == "true", "the sound")
+    root.send_keys("s")
+    assert data(player)["chosen"] == "1"
+    root.send_keys("4")
+    page.says("1 answered")
+    until(lambda: data(player)["chosen"] == "0", "the next sound, from its beginning")
+    root.send_keys("2")
+    page.says("All is answered, thank you")
+    with (page.folder / "pack/sheet-Ann.csv").open() as sheet:
+        rows = list(csv.DictReader(sheet))
+    assert sorted(row["score"] for row in rows) == ["2", "4"]
+    kinds = "return jupyterapp.shell.currentWidget.content.widgets.map((c) => c.model.type)"
+    assert set(page.script(kinds)) == {"code"}, "a digit made a heading of the cell"
+    page.picture("hearing-done")
+    page.is_well()
+
+
+def test_training_view(page):
+    """Watched only; that it stops and goes on is tried without a page."""
+    log = (
+        "import json, math\nfrom pathlib import Path\n"
+        "from umtlib.notebook.following import TrainingView\nPath('run').mkdir(exist_ok=True)\n"
+        "lines = [{'step': n, 'steps': 400, 'seconds': n / 3, 'samples_per_second': 3e4,\n"
+        "          'reconstruction': 3 + 2.5 * math.exp(-n / 60), 'classifier': 0.6, 'a': 3,\n"
+        "          'b': 4, 'accuracy': 0.7, 'bad': 0} for n in range(10, 200, 10)]\n"
+        "Path('run/log.jsonl').write_text('\\n'.join(map(json.dumps, lines)))"
+    )
+    page.open("training", log, "TrainingView('run', best=2.7)")
+    page.says("step 190 of 400")
+    page.says("best known 2.700")
+    assert len(page.all(".umt svg [id^=axes]")) == 3
+    page.picture("training")
+    page.is_well()
+
+
+def test_a_long_cell_is_stopped(page):
+    endless = (
+        "import umtlib\nprint('be' + 'gun')\numtlib.translate(model, np.tile(low, 30), 16_000)"
+    )
+    page.open("long", SOUNDS, MODEL, endless, "print('never')")
+    page.says("begun")
+    time.sleep(2)
+    page.command("notebook:interrupt-kernel")
+    page.says("KeyboardInterrupt")
+    page.ready()

@@ -1,0 +1,227 @@
+"""Colab simulated, the address in one place, and what a wheel holds."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from umtlib import errors, notebook
+from umtlib.notebook import colab
+
+REPOSITORY = Path(__file__).parents[1]
+sys.path.append(str(REPOSITORY / "scripts"))
+import outside  # noqa: E402
+import repository  # noqa: E402
+
+QUICKEST = "03_the_network"
+GITHUB = "https://github.com/somebody/umtlib.git"
+
+
+@pytest.fixture
+def pip(monkeypatch):
+    """Commands that would be run, with the constraints that pip is given."""
+    seen, run = [], subprocess.run
+
+    def note(command, **settings):
+        command = [str(word) for word in command]
+        if "pip" in command or "apt-get" in command:
+            pins = command.index("--constraint") + 1 if "--constraint" in command else None
+            seen.append((command, Path(command[pins]).read_text() if pins else ""))
+            return None
+        return run(command, **settings)
+
+    monkeypatch.setattr(colab.subprocess, "run", note)
+    return seen
+
+
+@pytest.fixture
+def on_colab(monkeypatch):
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+
+
+@pytest.fixture
+def shell(monkeypatch, tmp_path):
+    """IPython, as it begins in Colab's ``/content``."""
+    content = tmp_path / "content"
+    content.mkdir()
+    monkeypatch.chdir(content)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield InteractiveShell()
+    tmp_path.chmod(0o700)
+
+
+@pytest.fixture
+def cloned(tmp_path):
+    """The address of a repository with the few files that the first cell looks at."""
+    folder = tmp_path / "there"
+    (folder / "notebooks").mkdir(parents=True)
+    (folder / "notebooks/a.ipynb").write_text("{}")
+    shutil.copytree(REPOSITORY / "umtlib/notebook", folder / "umtlib/notebook")
+    git = ["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
+        subprocess.run([*git, *words], check=True)
+    return folder.as_uri()
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="no git")
+def test_first_cell_on_colab(shell, cloned, pip, on_colab, monkeypatch, capfd, tmp_path):
+    monkeypatch.setattr(colab, "version", versions({"torch": "2.11", "ipywidgets": "7.7.1"}))
+    tmp_path.chmod(0o500)  # nothing is written beside the working directory
+    cell = repository.CELL.format(address=cloned)
+    content = Path.cwd()
+    for _ in range(2):
+        shell.run_cell(cell).raise_error()
+        assert Path.cwd() == content / "umtlib/notebooks"
+    os.chdir(content)  # as after a restart of the runtime
+    shell.run_cell(cell).raise_error()
+    assert Path.cwd() == content / "umtlib/notebooks"
+    assert [path.name for path in content.iterdir()] == ["umtlib"]
+    said = capfd.readouterr().out
+    assert "torch==2.11" in said and "Ready" in said
+    command, pins = pip[0]
+    assert command[-3:-1] == ["--editable", ".."] and "ipywidgets==7.7.1\n" in pins
+
+
+def versions(known):
+    def version(name):
+        if name not in known:
+            raise colab.PackageNotFoundError(name)
+        return known[name]
+
+    return version
+
+
+def test_first_cell_without_an_address_says_one_line(shell, pip, on_colab, capfd):
+    shell.run_cell(repository.CELL.format(address="")).raise_error()
+    said = capfd.readouterr().out
+    assert said.count("\n") == 1 and "Write the address" in said and pip == []
+
+
+def test_first_cell_does_nothing_elsewhere(shell, pip, capfd):
+    shell.run_cell(repository.CELL.format(address=GITHUB)).raise_error()
+    assert (pip, [*Path.cwd().iterdir()], capfd.readouterr().out) == ([], [], "")
+
+
+def test_what_is_installed_is_not_installed_again(pip, monkeypatch):
+    monkeypatch.setattr(colab, "version", versions({"umtlib": "1", "anywidget": "1"}))
+    (said,) = colab.set_up()
+    assert pip == [] and "Ready" in said
+
+
+def test_versions_that_are_kept():
+    assert colab.installed(("numpy", "no-such-package")) == [f"numpy=={np.__version__}"]
+
+
+def test_fluidsynth_only_on_colab_and_only_once(pip, monkeypatch, request):
+    monkeypatch.setattr(colab.shutil, "which", lambda name: None)
+    colab.need_fluidsynth()
+    assert pip == []
+    request.getfixturevalue("on_colab")
+    colab.need_fluidsynth()
+    assert "fluidsynth" in pip[-1][0]
+    monkeypatch.setattr(colab.shutil, "which", lambda name: name)
+    colab.need_fluidsynth()
+    assert len(pip) == 2
+
+
+# --- the address ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def named(tmp_path, monkeypatch):
+    """Give a copy of what `scripts/repository.py` writes an address; returns its folder."""
+
+    def name(address):
+        (tmp_path / "pyproject.toml").write_text(f"[tool.umtlib]\nrepository = '{address}'\n")
+        return tmp_path
+
+    shutil.copytree(REPOSITORY / "notebooks", tmp_path / "notebooks")
+    (tmp_path / "README.md").write_text("# umtlib\n<!-- badge -->\n\nText.\n")
+    monkeypatch.setattr(repository, "ROOT", tmp_path)
+    return name
+
+
+def contents(folder):
+    return {path.name: path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_address_is_written_and_taken_away_again(named):
+    repository.main(named("") and False)
+    before = contents(named(""))
+    repository.main(named(GITHUB) and False)
+    written = contents(named(GITHUB))
+    for name, text in written.items():
+        if name.endswith(".ipynb"):
+            cells = json.loads(text)["cells"]
+            sources = ["".join(cell["source"]) for cell in cells]
+            assert f"somebody/umtlib/blob/main/notebooks/{name})" in sources[0]
+            first = next(s for s, c in zip(sources, cells, strict=True) if c["cell_type"] == "code")
+            assert f'REPOSITORY = "{GITHUB}"' in first
+    assert "01_quickstart.ipynb)" in written["README.md"]
+    assert "\n<!-- badge -->" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert repository.main(check=True) == 0 and repository.main(check=False) == 0
+    assert contents(named(GITHUB)) == written, "doing it again changes nothing"
+    assert repository.main(named("") and True) == 1
+    repository.main(check=False)
+    assert contents(named("")) == before
+
+
+@pytest.mark.parametrize("address", ["https://example.org/umtlib", "git@host:me/umtlib.git", ""])
+def test_no_badge_where_colab_cannot_look(address):
+    assert repository.badge(address, "a.ipynb") == ""
+
+
+def test_only_the_first_cell_of_a_notebook_changes():
+    for path in (REPOSITORY / "notebooks").glob("*.ipynb"):
+        old = json.loads(path.read_text(encoding="utf-8"))
+        new = json.loads(repository.notebook(path.read_text(encoding="utf-8"), path.name, ""))
+        first = next(n for n, cell in enumerate(old["cells"]) if cell["cell_type"] == "code")
+        old["cells"].pop(first), new["cells"].pop(first)
+        assert old == new
+
+
+@pytest.mark.parametrize("address", ['a"; import os', "$(rm)", "a b"])
+def test_an_address_that_is_none_is_refused(named, address):
+    named(address)
+    with pytest.raises(SystemExit, match="is no address"):
+        repository.main(check=True)
+
+
+# --- data and wheel -------------------------------------------------------------------------------
+
+
+def test_data_of_the_repository():
+    assert (notebook.data("examples/whistle.wav")).is_file()
+    with pytest.raises(errors.CorpusError, match="nothing"):
+        notebook.data("nothing")
+
+
+@pytest.mark.slow
+def test_wheel_holds_all_that_notebooks_need(tmp_path):
+    pytest.importorskip("hatchling")
+    site = outside.install(tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.stat().st_size < 40 * 2**20
+    code = (
+        "import umtlib; from umtlib import notebook; from umtlib.corpora.pairs import read_pairs\n"
+        "from umtlib.corpora.corpus import Corpus; from umtlib.notebook import widgets\n"
+        "whistle = umtlib.read(notebook.data('examples/whistle.wav'))\n"
+        "assert read_pairs(notebook.data('mini'))[0].audio().size\n"
+        "assert len(Corpus(notebook.data('mini')).domains) == 6 == len(umtlib.load().domains)\n"
+        "assert notebook.data('mini-nsynth').is_dir()\n"
+        "assert len(widgets.Player({'a': whistle})._esm) > 10_000\n"
+        "print(umtlib.__file__)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert str(site) in done.stdout
+    outside.run(QUICKEST, site, tmp_path)  # all of them: scripts/outside.py

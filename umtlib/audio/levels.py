@@ -1,0 +1,157 @@
+"""The level of a recording, brought to that of the training audio.
+
+It is measured as the loudness standards do (ITU-R BS.1770, EBU R128): without what is too slow to
+hear, over what passes an absolute and a relative gate, and the peaks are limited, not scaled to.
+But for the weighting of frequencies, which would make a flute quieter than a cello of the same
+power: the shipped models have heard instruments of equal power.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+
+SAMPLE_RATE = 16_000
+LEVEL = 10 ** (-20 / 20)  # root mean square at which all training audio is
+CEILING = 10 ** (-1 / 20)  # its highest peak
+MOST_GAIN = 10 ** (40 / 20)  # by which a quiet recording is raised, and its noise with it
+FRAME = SAMPLE_RATE // 20  # samples of which the power is measured
+_SLOW = 400  # samples on either side whose mean, taken twice, is what is too slow to hear
+_PIECE = 1 << 16  # samples levelled at a time
+_REACH = 80  # samples over which the limiter looks ahead, and back, before it turns down
+
+
+class Loudness(NamedTuple):
+    """What `measure` finds: the factor of `level`, and whether what is slow must be removed."""
+
+    gain: np.float32
+    slow: bool
+
+
+def level(waveform: np.ndarray) -> np.ndarray:
+    """Bring a recording to the level of the training audio: -20 dBFS root mean square.
+
+    What is below about 10 Hz is removed, if it changes the level. Of the rest the 50 ms frames
+    above -70 dBFS and within 30 dB of the loudest count, so pauses do not; where "the loudest"
+    leaves out 0.6 s, and nothing counts as more than 5 dB above it, so clicks and knocks do not
+    either. Peaks are limited to -1 dBFS, and the gain to 40 dB: silence stays silence.
+
+    Parameters
+    ----------
+    waveform : np.ndarray
+        Floats in [-1, 1] at 16 kHz, shape (T,), T at least 1.
+
+    Returns
+    -------
+    np.ndarray
+        float32 in [-1, 1], shape (T,).
+    """
+    return np.concatenate(list(levelled([waveform], measure([waveform])[1])))
+
+
+def level_gain(waveform: np.ndarray) -> np.float32:
+    """Return the factor by which `level` multiplies; it makes no copy of the waveform."""
+    return measure([waveform])[1].gain
+
+
+def levelled(blocks: Iterable[np.ndarray], loudness: Loudness) -> Iterator[np.ndarray]:
+    """Do what `level` does, block by block.
+
+    Parameters
+    ----------
+    blocks : iterable of np.ndarray
+        The recording at 16 kHz, each block of shape (samples,); from `stream`, for example.
+    loudness : Loudness
+        From `measure`.
+
+    Yields
+    ------
+    np.ndarray
+        float32 in [-1, 1], shape (samples,).
+    """
+    blocks = _small(blocks)
+    if loudness.slow:
+        blocks = _filtered(blocks, 2 * _SLOW, lambda held: _both(held)[1])
+    louder = (block.astype(np.float32, copy=False) * loudness.gain for block in blocks)
+    return _filtered(louder, 2 * _REACH, _peaks_limited)
+
+
+def measure(blocks: Iterable[np.ndarray]) -> tuple[int, Loudness]:
+    """Count the samples of a recording, as for `levelled`, and find what brings it to the level."""
+    powers, samples, rest = [], 0, np.zeros((2, 0), np.float32)
+    for pair in _filtered(_small(blocks), 2 * _SLOW, _both):
+        samples, rest = samples + pair.shape[1], np.concatenate([rest, pair], axis=1)
+        powers.append(_frame_powers(rest, FRAME))
+        rest = rest[:, powers[-1].shape[1] * FRAME :]
+    if samples < FRAME:
+        powers = [_frame_powers(rest, samples)]
+    whole, steady = map(_heard, np.concatenate(powers, axis=1))
+    slow = bool(whole > 1.05 * steady)
+    heard = np.sqrt(steady if slow else whole)
+    return samples, Loudness(np.float32(min(LEVEL / max(heard, 1e-9), MOST_GAIN)), slow)
+
+
+def _heard(power: np.ndarray) -> float:
+    """Return the mean power of a recording's music, from that of all frames."""
+    power = power[power >= 1e-7] if power.max() >= 1e-7 else power
+    loudest = min(12, len(power) // 5)  # 0.6 s of knocks and clicks
+    top = np.partition(power, -1 - loudest)[-1 - loudest]
+    return np.minimum(power[power >= top * 1e-3], 3 * top).mean()
+
+
+def _frame_powers(pair: np.ndarray, frame: int) -> np.ndarray:
+    """Return the mean square of every whole frame, float64: `stream` does not limit its peaks."""
+    whole = pair[:, : pair.shape[1] // frame * frame].reshape(2, -1, frame)
+    return np.einsum("cft,cft->cf", whole, whole, dtype=np.float64) / frame
+
+
+def _small(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Cut blocks into pieces that take little memory."""
+    return (block[i : i + _PIECE] for block in blocks for i in range(0, len(block), _PIECE))
+
+
+def _filtered(
+    blocks: Iterable[np.ndarray], reach: int, change: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[np.ndarray]:
+    """Change blocks by a filter that looks so many samples ahead, and back."""
+    held, given = np.zeros(0, np.float32), 0  # samples, of which the first are given already
+    for block in chain(blocks, [None]):
+        held = held if block is None else np.concatenate([held, block])
+        end = len(held) if block is None else max(given, len(held) - reach)
+        if end > given:
+            yield change(held)[..., given:end]
+        before = max(0, end - reach)
+        held, given = held[before:], end - before
+
+
+def _both(held: np.ndarray) -> np.ndarray:
+    """Return samples as they are, and without what is too slow to hear, float32, shape (2, T)."""
+    return np.stack([held, held - _mean(_mean(held, _SLOW), _SLOW)]).astype(np.float32)
+
+
+def _peaks_limited(held: np.ndarray) -> np.ndarray:
+    """Turn down smoothly around every peak above `CEILING`, and nowhere else."""
+    gain = CEILING / np.maximum(np.abs(held), CEILING)
+    if not gain.min() < 1:
+        return held
+    gain = _mean(_least(gain, _REACH), _REACH)
+    return np.clip(held * gain, -CEILING, CEILING).astype(np.float32)
+
+
+def _mean(x: np.ndarray, reach: int) -> np.ndarray:
+    """Return the mean of each value and those around it, float64; the edges are mirrors."""
+    total, size = (
+        np.pad(x.astype(np.float64), (reach + 1, reach), "symmetric").cumsum(),
+        2 * reach + 1,
+    )
+    return (total[size:] - total[:-size]) / size
+
+
+def _least(x: np.ndarray, reach: int) -> np.ndarray:
+    """Return the least of each value and those around it."""
+    x, size = np.pad(x, reach, "edge"), 1
+    while size <= 2 * reach:
+        step = min(size, 2 * reach + 1 - size)
+        x, size = np.minimum(x[:-step], x[step:]), size + step
+    return x

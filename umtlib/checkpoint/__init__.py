@@ -1,0 +1,268 @@
+"""A model on disk: a folder that is complete and verified, or that is not there.
+
+::
+
+    six-domains-small/
+        config.json         the `ModelConfig`
+        model.safetensors   the weights
+        checksums.json      sha256 of the files above, written last
+
+A folder is written under a temporary name, flushed and renamed, so that a crash at any moment
+leaves the previous state. Nothing is ever unpickled.
+"""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from umtlib import files
+from umtlib.config import Config, ModelConfig, from_values, to_json
+from umtlib.errors import CheckpointError, ConfigError
+from umtlib.translator import MusicTranslator
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+CHECKSUMS = "checksums.json"
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
+STEP = "step-{:08d}"
+REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+UNIT = "/unit"  # behind the name of a matrix of integers: what one is worth, per row
+
+
+def pretrained() -> tuple[str, ...]:
+    """Return the names of the models that ship with umtlib."""
+    return tuple(sorted(path.parent.name for path in PRETRAINED.glob(f"*/{CONFIG}")))
+
+
+def load(model: str | os.PathLike = "six-domains-small") -> MusicTranslator:
+    """Load a translator, ready to translate (evaluation mode, on the CPU, float32).
+
+    Parameters
+    ----------
+    model : str or path
+        The name of a shipped model, a model folder, or the folder of a training run, of which the
+        newest intact checkpoint is taken.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such model, or a file of it is missing, altered or no model of ours.
+    ConfigError
+        If it has a domain of a name that cannot be.
+    """
+    folder = Path(model)
+    if not folder.is_dir() and str(model) in pretrained():
+        folder = PRETRAINED / folder
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"no model {str(model)!r}: it is neither a folder nor one of the "
+            f"shipped models ({', '.join(pretrained()) or 'none'})"
+        )
+    if checkpoints(folder):
+        folder = newest(folder)
+    else:
+        verify(folder)
+    translator = MusicTranslator(read_as(ModelConfig, folder / CONFIG))
+    restore(translator, _from_int8(read_tensors(folder / WEIGHTS)), folder)
+    return translator.eval().requires_grad_(False)
+
+
+def save(
+    model: MusicTranslator, folder: str | os.PathLike, dtype: torch.dtype | None = None
+) -> None:
+    """Write a translator to a model folder.
+
+    Parameters
+    ----------
+    model : MusicTranslator
+        Its weights are written as they are.
+    folder : path
+        Must not exist yet.
+    dtype : torch.dtype, optional
+        ``torch.float16`` halves the file, ``torch.int8`` halves it again: a matrix is then kept as
+        8-bit integers, each row in units of its own.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder exists or cannot be written.
+    """
+    weights = model.state_dict()
+    if dtype == torch.int8:
+        weights = _to_int8(weights)
+    elif dtype is not None:
+        weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    write(folder, {CONFIG: to_json(model.config).encode(), WEIGHTS: weights})
+
+
+def _to_int8(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = {}
+    for name, tensor in weights.items():
+        if tensor.ndim < 2:
+            found[name] = tensor.half()
+            continue
+        rows = tensor.flatten(1)
+        unit = (rows.abs().amax(dim=1) / 127).clamp(min=1e-12)
+        found[name] = (rows / unit[:, None]).round().to(torch.int8).view_as(tensor)
+        found[name + UNIT] = unit
+    return found
+
+
+def _from_int8(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = {name: tensor for name, tensor in stored.items() if not name.endswith(UNIT)}
+    for name, unit in stored.items():
+        tensor = found.get(name.removesuffix(UNIT))
+        if not name.endswith(UNIT):
+            continue
+        whole = tensor is not None and tensor.dtype == torch.int8 and unit.dtype in REAL
+        if not whole or unit.shape != tensor.shape[:1]:
+            raise CheckpointError(f"{name!r} is no unit of 8-bit weights; use another checkpoint")
+        found[name.removesuffix(UNIT)] = tensor * unit.view(-1, *[1] * (tensor.ndim - 1))
+    return found
+
+
+def read_as(kind: type[Config], path: Path) -> Config:
+    """Return a file of JSON as one of the dataclasses of `umtlib.config`.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing or no such configuration.
+    """
+    try:
+        return from_values(kind, files.read_json(path))
+    except (OSError, ValueError, ConfigError) as error:
+        mend = "if another version of umtlib wrote it, use that one, or train the model anew"
+        raise CheckpointError(f"{path} cannot be read: {error}; {mend}") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file by name.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be read.
+    """
+    try:
+        files.open_regular(path).close()
+        return safetensors.torch.load_file(path)
+    except (OSError, SafetensorError, LookupError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def restore(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Copy tensors into a module; every name and shape must match.
+
+    Raises
+    ------
+    CheckpointError
+        If one does not, or a tensor holds anything but finite real numbers.
+    """
+    for name, tensor in tensors.items():
+        if tensor.dtype not in REAL or not tensor.float().isfinite().all():
+            raise CheckpointError(
+                f"{name!r} in {where} holds NaN, infinity, or {tensor.dtype}, which is no format "
+                "of weights; use another checkpoint"
+            )
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"the weights in {where} do not fit its {CONFIG}: {reason}"
+        ) from error
+
+
+def write(folder: str | os.PathLike, content: Mapping[str, bytes | Mapping[str, Tensor]]) -> None:
+    """Write a folder of files with their checksums: all of it, or nothing.
+
+    Its content is, by file name, bytes or the tensors of a safetensors file.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder exists or cannot be written; a full disk leaves no trace.
+    """
+    with files.new_folder(folder, CheckpointError) as part:
+        sums = {name: _write_file(part / name, one) for name, one in content.items()}
+        _write_file(part / CHECKSUMS, (files.to_json(sums, indent=2) + "\n").encode())
+
+
+def _write_file(path: Path, content: bytes | Mapping[str, Tensor]) -> str:
+    if not isinstance(content, bytes):
+        content = safetensors.torch.save({k: v.detach().contiguous() for k, v in content.items()})
+    path.write_bytes(content)
+    files.flush(path)
+    return hashlib.sha256(content).hexdigest()
+
+
+def verify(folder: Path) -> None:
+    """Compare every file of a folder with its checksum.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the first file that is missing, truncated, altered or without a checksum.
+    """
+    listed = folder / CHECKSUMS
+    if not listed.exists():
+        raise CheckpointError(
+            f"{folder} holds no model: {CHECKSUMS} is missing; a run has one after its first save"
+        )
+    try:
+        sums = files.read_json(listed)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{listed} cannot be read: {error}") from error
+    if not isinstance(sums, dict) or any(Path(name).name != name for name in sums):
+        raise CheckpointError(f"{listed} must name files in {folder}, and no others")
+    ours = {path.name for kind in ("json", "safetensors") for path in folder.glob(f"[!.]*.{kind}")}
+    if unnamed := ({CONFIG, WEIGHTS} | ours) - sums.keys() - {CHECKSUMS}:
+        raise CheckpointError(f"{listed} has no checksum of {min(unnamed)}; use another checkpoint")
+    for name, expected in sums.items():
+        try:
+            with files.open_regular(folder / name) as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{folder / name} is missing or cannot be read; restore it or use another "
+                "checkpoint"
+            ) from error
+        if found != expected:
+            raise CheckpointError(
+                f"{folder / name} is truncated or altered; use another checkpoint"
+            )
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """Return the checkpoints of a training run, oldest first."""
+    return sorted(path for path in run.glob("step-*") if path.name[5:].isdigit())
+
+
+def newest(run: Path) -> Path:
+    """Return the newest intact checkpoint of a training run; a `RuntimeWarning` names damage.
+
+    Raises
+    ------
+    CheckpointError
+        If none is intact.
+    """
+    problems = []
+    for folder in reversed(checkpoints(run)):
+        try:
+            verify(folder)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        if problems:
+            text = f"{'; '.join(problems)}. Using {folder.name}, the newest that is intact"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+        return folder
+    raise CheckpointError("; ".join(problems) or f"{run} holds no checkpoint")

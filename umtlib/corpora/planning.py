@@ -1,0 +1,163 @@
+"""What each domain of ``six-domains`` plays, and which excerpts are played in all of them."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from umtlib.corpora import instruments
+from umtlib.corpora.instruments import DOMAINS, UNSEEN
+from umtlib.corpora.pairs import PAIR_SECONDS
+from umtlib.corpora.performing import Performance, perform
+from umtlib.corpora.scores import Score
+from umtlib.errors import CorpusError
+
+# What each domain plays: its own composer as far as there are scores, then transcriptions.
+REPERTORY = {
+    "mozart_orchestra": {
+        "mozart": 0.46, "beethoven": 0.16, "haydn": 0.08, "schumann": 0.06, "various": 0.04,
+        "chorales": 0.1, "fiddle": 0.1},
+    "haydn_quartet": {
+        "haydn": 0.44, "mozart": 0.16, "beethoven": 0.14, "schumann": 0.06, "chorales": 0.1,
+        "fiddle": 0.1},
+    "bach_cantata": {
+        "chorales": 0.58, "monteverdi": 0.16, "haydn": 0.08, "various": 0.06, "fiddle": 0.12},
+    "bach_organ": {
+        "chorales": 0.46, "various": 0.1, "monteverdi": 0.1, "beethoven": 0.12, "haydn": 0.1,
+        "fiddle": 0.12},
+    "beethoven_piano": {
+        "beethoven": 0.48, "various": 0.14, "mozart": 0.1, "schumann": 0.06, "chorales": 0.1,
+        "fiddle": 0.12},
+    "bach_harpsichord": {
+        "chorales": 0.4, "various": 0.14, "mozart": 0.14, "haydn": 0.1, "monteverdi": 0.06,
+        "fiddle": 0.16},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much to make: seconds per domain and of a single track, by split; paired excerpts."""
+
+    seconds: dict[str, float]
+    longest: dict[str, tuple[float, float]]
+    pairs: int
+    unseen: int
+    suffix: str  # in ".flac", `six_domains` drops the bits that 8-bit mu-law would drop anyway
+
+
+FULL = Size(
+    {"train": 1770, "val": 170, "test": 170},
+    {"train": (45, 80), "val": (20, 40), "test": (20, 40)},
+    pairs=20, unseen=28, suffix=".wav",
+)  # fmt: skip
+MINI = Size(
+    {"train": 30, "val": 16, "test": 16},
+    {"train": (9, 16), "val": (6, 9), "test": (6, 9)},
+    pairs=2, unseen=6, suffix=".flac",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Take:
+    """A track or paired excerpt to be: who plays what, and the seed of its own generator."""
+
+    domain: str  # of a paired excerpt the source, which may be "unseen/..."
+    split: str
+    score: Score  # without its lines
+    performance: Performance
+    seed: int
+    id: str = ""
+
+
+def plan_tracks(scores: list[Score], domain: str, split: str, size: Size, seed: int) -> list[Take]:
+    """Decide what a domain plays in a split: always next what its repertory is most short of.
+
+    Raises
+    ------
+    CorpusError
+        If too few scores can be read.
+    """
+    shelves = {name: _shelf(scores, name, domain, split) for name in REPERTORY[domain]}
+    got, takes, number = dict.fromkeys(shelves, 0.0), [], 0
+    while sum(got.values()) < size.seconds[split]:
+        if not shelves or number > 10_000:
+            raise CorpusError(f"no {split} piece for {domain}: too few scores could be read")
+        total = sum(got.values()) + 60
+        name = max(shelves, key=lambda n: REPERTORY[domain][n] * total - got[n])
+        score = next(shelves[name], None)
+        if score is None:
+            del shelves[name], got[name]
+            continue
+        own = _seed(seed, domain, split, score.piece, number)
+        number += 1
+        rng = np.random.default_rng(own)
+        performance = perform(score, rng, float(rng.uniform(*size.longest[split])))
+        if performance is not None:
+            takes.append(Take(domain, split, replace(score, lines=[]), performance, own))
+            got[name] += performance.seconds
+    return takes
+
+
+def _shelf(scores: list[Score], collection: str, domain: str, split: str) -> Iterator[Score]:
+    """Yield the pieces of a collection over and over, in an order of the domain's own."""
+    own = [s for s in scores if s.collection == collection and s.split == split]
+    own.sort(key=lambda score: _seed(domain, score.piece))
+    while own:
+        yield from own
+
+
+def _seed(*words: object) -> int:
+    digest = hashlib.sha256("\n".join(map(str, words)).encode()).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+def plan_pairs(scores: list[Score], size: Size, seed: int) -> list[Take]:
+    """Choose the excerpts: test pieces only, within the range of every instrument.
+
+    Raises
+    ------
+    CorpusError
+        If no test piece suits a source.
+    """
+    wanted = [(domain, domain, number) for domain in DOMAINS for number in range(size.pairs)]
+    timbres = ["whistle", *UNSEEN]
+    for number in range(size.unseen):
+        timbre = timbres[number % len(timbres)]
+        wanted.append((f"unseen/{timbre}", DOMAINS[number % len(DOMAINS)], number))
+    shelves = {domain: _test_pieces(scores, domain) for domain in DOMAINS}
+    return [_plan_pair(source, shelves[domain], number, seed) for source, domain, number in wanted]
+
+
+def _test_pieces(scores: list[Score], domain: str) -> Iterator[Score]:
+    shelves = {name: _shelf(scores, name, domain, "test") for name in REPERTORY[domain]}
+    names = sorted(REPERTORY[domain], key=REPERTORY[domain].get, reverse=True)
+    while True:
+        yield from filter(None, (next(shelves[name], None) for name in names))
+
+
+def _plan_pair(source: str, pieces: Iterator[Score], number: int, seed: int) -> Take:
+    unseen, whistled = source.startswith("unseen/"), source == "unseen/whistle"
+    solo = whistled or (unseen and number % 4 != 3)
+    for attempt in range(200):
+        score = next(pieces)
+        own = _seed(seed, "pair", source, score.piece, number, attempt)
+        played = perform(
+            score,
+            np.random.default_rng(own),
+            PAIR_SECONDS,
+            texture="solo" if solo else None,
+            centre=80 if whistled else 68 if solo else None,
+        )
+        if played is not None and _fits(played, source):
+            name = f"{source.replace('/', '-')}-{number:02d}"
+            return Take(source, "test", replace(score, lines=[]), played, own, name)
+    raise CorpusError(f"no test piece suits a paired excerpt for {source}; is music21 complete?")
+
+
+def _fits(performance: Performance, source: str) -> bool:
+    """Say whether all domains can play the notes as written, to the end of the excerpt."""
+    if performance.seconds < PAIR_SECONDS - 0.5:
+        return False
+    names = [*DOMAINS] + [source] * (source not in DOMAINS and source != "unseen/whistle")
+    return all(instruments.plays_as_written(name, performance.notes) for name in names)

@@ -1,0 +1,259 @@
+"""Any audio to the wanted domains: read, level, encode once, decode with each domain's decoder.
+
+Notebook: ``01_quickstart``.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from umtlib import audio as sound
+from umtlib.errors import ConfigError
+from umtlib.generation import State, chunks, draw_uniforms, generate_many, resolve, thread_count
+from umtlib.generation.hearing import Heard, hear
+from umtlib.generation.perform import perform, perform_long
+from umtlib.translator import MusicTranslator
+
+ALL = "all"
+
+Progress = Callable[[int, int], None]
+
+
+def translate(
+    model: MusicTranslator,
+    audio: np.ndarray,
+    sample_rate: float,
+    *,
+    to: str | Sequence[str] = ALL,
+    dtype: str | torch.dtype = "auto",
+    **settings,
+) -> np.ndarray | dict[str, np.ndarray]:
+    """Translate a recording into one or more musical domains.
+
+    The recording is brought to the level of the training audio first (`umtlib.audio.level`), so a
+    quiet one works as well as a loud one; the result has the level that the decoder gives it.
+    Silence is translated like anything else: into what the decoder makes of it.
+
+    Parameters
+    ----------
+    model : MusicTranslator
+        The trained network; see `umtlib.load`.
+    audio : np.ndarray
+        Shape (frames,) or (frames, channels), any length; see `umtlib.audio.to_mono_16k`.
+    sample_rate : float
+        Of ``audio``, in Hz.
+    to : str or sequence of str
+        A domain of the model, several of them, or ``"all"``.
+    dtype : str or torch.dtype
+        In what the decoders compute, and an encoder that starts from the waveform. ``"auto"`` is
+        the fastest whose sound cannot be told from float32's; see `umtlib.generation.resolve`.
+    **settings
+        Of `pieces`: chunked, temperature, seed, backend, progress.
+
+    Returns
+    -------
+    np.ndarray or dict
+        float32 in [-1, 1] at 16 kHz, shape (T,), T = round(frames * 16000 / sample_rate); a dict
+        of them by domain unless ``to`` is the name of one domain.
+
+    Raises
+    ------
+    AudioError
+        If the audio is empty, not finite, or of an impossible shape or rate.
+    ConfigError
+        If the model has no such domain, or there is no such dtype.
+    GenerationError
+        If temperature, backend or dtype make no sense.
+    """
+    names = domains(model, to)
+    _, dtype = resolve(settings.get("backend", "auto"), dtype)
+    waveform = sound.level(sound.to_mono_16k(audio, sample_rate))
+    heard = hear(model, [waveform], len(waveform), dtype)
+    sounds = _joined(pieces(model, names, heard, dtype=dtype, **settings))
+    return sounds[to] if isinstance(to, str) and to != ALL else sounds
+
+
+def domains(model: MusicTranslator, to: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the names that ``to`` stands for, each once.
+
+    Raises
+    ------
+    ConfigError
+        If the model has no such domain, or none is named.
+    """
+    names = (to,) if isinstance(to, str) else tuple(dict.fromkeys(to))
+    if names == (ALL,):
+        return model.domains
+    unknown = [name for name in names if name not in model.domains]
+    if unknown or not names:
+        known = ", ".join(model.domains)
+        wrong = f"unknown domain {unknown[0]!r}" if unknown else "no domain is named"
+        raise ConfigError(f"{wrong}; this model has {known}, or say all")
+    return names
+
+
+def encode(model: MusicTranslator, waveform: np.ndarray) -> Tensor:
+    """Return the latent of a waveform (T,), shape (1, latent, ceil(T / pool)), on the CPU."""
+    return hear(model, [waveform], len(waveform)).latent.cpu()
+
+
+def decode(
+    model: MusicTranslator, names: Sequence[str], latent: Tensor, length: int, **settings
+) -> dict[str, np.ndarray]:
+    """Generate ``length`` samples of several domains from a latent, (1, latent, F), as `pieces`.
+
+    Its guides do not know how loud the input was: there need not be a recording of it.
+    """
+    heard = Heard(latent.to(next(model.parameters()).device), length)
+    return _joined(pieces(model, names, heard, **settings))
+
+
+def _joined(made: Iterable[tuple[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    sounds: dict[str, list[np.ndarray]] = {}
+    for name, piece in made:
+        sounds.setdefault(name, []).append(piece)
+    return {name: np.concatenate(parts) for name, parts in sounds.items()}
+
+
+def pieces(
+    model: MusicTranslator,
+    names: Sequence[str],
+    heard: Heard,
+    *,
+    chunked: bool = False,
+    seed: int = 0,
+    backend: str = "auto",
+    dtype: str | torch.dtype | None = None,
+    progress: Progress | None = None,
+    **options,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Generate the audio of several domains piece by piece, in memory that does not grow.
+
+    Parameters
+    ----------
+    model : MusicTranslator
+        The network.
+    names : sequence of str
+        Domains of the model; a domain's audio does not depend on the others.
+    heard : Heard
+        The recording. Without `levels` it cannot be cut.
+    chunked : bool
+        Cut the recording at quiet places and generate the stretches side by side: an
+        approximation, and faster for long recordings; see `umtlib.generation.chunks`.
+    seed : int
+        The random numbers follow from it, the same ones in every domain.
+    backend, dtype
+        See `umtlib.generation.resolve`; by default float32.
+    progress : callable, optional
+        Called with the samples done, on average over the domains, and those of one domain in all.
+    **options
+        Of `umtlib.generation.generate_many`: temperature, threads.
+
+    Yields
+    ------
+    name : str
+        A domain. Those that threads make at the same time are finished before the next begin.
+    piece : np.ndarray
+        What follows in that domain, float32 in [-1, 1], shape (samples,).
+    """
+    backend, dtype = resolve(backend, dtype)
+    options |= {"backend": backend, "dtype": dtype}
+    at_once = thread_count(options.get("threads")) if backend == "cpu" else len(names)
+    at_once = 1 if chunked else at_once
+    for first in range(0, len(names), at_once):
+        some = names[first : first + at_once]
+        tell = progress and partial(_tell, progress, heard.samples, first, len(some), len(names))
+        if chunked:
+            rng = torch.Generator().manual_seed(seed)
+            made = perform_long(model, *some, heard, generator=rng, progress=tell, **options)
+        else:
+            small, states = heard.split(model.config.encoder.pool), [seeded(seed) for _ in some]
+            made = perform(model, some, small, states=states, progress=tell, **options)
+        for name, piece in made:
+            yield name, piece[0].numpy()
+
+
+def _tell(progress: Progress, length: int, before: int, now: int, number: int, done: int) -> None:
+    progress((before * length + now * min(done, length)) // number, length)
+
+
+def write(
+    model: MusicTranslator, paths: Mapping[str, Path], heard: Heard, shown: int = 0, **settings
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Write what `pieces` makes to a WAV file for each domain, and yield when one is finished.
+
+    Yields
+    ------
+    name : str
+        A domain whose file is there.
+    beginning : np.ndarray
+        Its first ``shown`` samples, or all if there are fewer.
+    """
+    with contextlib.ExitStack() as outer:
+        files = {name: outer.enter_context(contextlib.ExitStack()) for name in paths}
+        put = {name: files[name].enter_context(sound.writing(path)) for name, path in paths.items()}
+        written = dict.fromkeys(paths, 0)
+        begun = {name: [np.zeros(0, np.float32)] for name in paths}
+        for name, piece in pieces(model, [*paths], heard, **settings):
+            put[name](piece)
+            begun[name].append(piece[: max(0, shown - written[name])])
+            written[name] += len(piece)
+            if written[name] == heard.samples:
+                files[name].close()  # the file appears
+                yield name, np.concatenate(begun.pop(name))
+
+
+def seeded(seed: int, rows: int = 1) -> State:
+    """Return a state in which each row is given the random numbers of this seed's first."""
+    states = [State() for _ in range(rows)]
+    for state in states:
+        draw_uniforms(1, 0, torch.Generator().manual_seed(seed), state)
+    return State(streams=[state.streams[0] for state in states])
+
+
+def stretches(model: MusicTranslator, levels: Tensor) -> int:
+    """Return into how many stretches `chunked` cuts a recording; `levels` are those `Heard`."""
+    return len(chunks.plan(next(iter(model.decoders.values())), levels[0])) - 1
+
+
+def cuts_pay(model: MusicTranslator, domains: int, samples: int) -> bool:
+    """Tell whether a recording is long enough for `chunked` to be worth it, here."""
+    silence = torch.zeros(1, -(-samples // model.config.encoder.pool))  # cut evenly
+    return chunks.pays(stretches(model, silence), domains)
+
+
+def speed(
+    model: MusicTranslator,
+    names: Sequence[str],
+    *,
+    chunked: bool = False,
+    dtype: str | torch.dtype = "auto",
+    samples: int = 800,
+    **options,
+) -> float:
+    """Measure how fast these domains are generated here.
+
+    Returns
+    -------
+    float
+        Seconds of audio per second, the domains added up. The measurement takes two times
+        ``samples`` in every domain, or with `chunked` in all stretches of one domain that are made
+        at a time, each rounded up to a latent frame; the first lets the backend get ready and is
+        not timed.
+    """
+    encoder = model.config.encoder
+    decoders = [model.decoders[name] for name in (names[:1] if chunked else names)]
+    streams = chunks.STREAMS * thread_count() if chunked else 1
+    latent = torch.zeros(streams, encoder.latent, -(-samples // (encoder.pool * streams)))
+    latent = latent.to(next(model.parameters()).device)
+    for _ in range(2):
+        began = time.perf_counter()
+        generate_many(decoders, latent, dtype=dtype, **options)
+    seconds = latent.shape[2] * encoder.pool / sound.SAMPLE_RATE * len(decoders) * streams
+    return seconds / (time.perf_counter() - began)

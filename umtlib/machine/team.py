@@ -1,0 +1,137 @@
+"""Several processes that train or measure one model: what they say to each other.
+
+Started by ``torchrun``, each process (rank) of a training holds the whole model and has a batch of
+its own. The gradients of what several ranks use, such as the encoder, are averaged; a decoder that
+one rank uses moves by that rank's gradient, which `DistributedDataParallel` would divide by all. So
+all ranks have the same weights after every step. Without ``torchrun`` a team is one process.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from umtlib.errors import TrainingError
+
+JOINING = timedelta(seconds=30)  # for all ranks to come; torch may take it twice
+PATIENCE = timedelta(minutes=10)  # a rank that is silent for longer ends the run
+
+
+@dataclass(frozen=True)
+class Team:
+    """A process among others; each method must be called by all, and fails if one has ended.
+
+    Attributes
+    ----------
+    rank, size : int
+        Number of this process, from 0, and of all. Rank 0 writes the log and the checkpoints.
+    device : torch.device
+        Where this process computes.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    def mean_gradients(self, parts: Sequence[Sequence[Tensor]]) -> None:
+        """Replace the gradients of each part by their mean over the ranks that have any of it.
+
+        Parameters
+        ----------
+        parts : sequence of sequence of Tensor
+            Parameters; the same on all ranks. A part that no rank uses keeps having no gradient.
+        """
+        if self.size == 1:
+            return
+        mine = [float(any(one.grad is not None for one in part)) for part in parts]
+        users = self._reduced(torch.tensor(mine, device=self.device)).tolist()
+        for part, count in zip(parts, users, strict=True):
+            if count:
+                rows = [torch.zeros_like(x) if x.grad is None else x.grad for x in part]
+                mean = self._reduced(torch.cat([row.flatten() for row in rows])) / count
+                for x, row in zip(part, mean.split([x.numel() for x in part]), strict=True):
+                    x.grad = row.view_as(x)
+
+    def any(self, flag: bool) -> bool:
+        """Tell whether the flag is set on any rank."""
+        if self.size == 1:
+            return flag
+        return bool(self._reduced(torch.tensor(float(flag), device=self.device)).item())
+
+    def share(self, things: Sequence[Any]) -> Sequence[Any]:
+        """Return those of all things that this process is to do."""
+        return things[self.rank :: self.size]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all ranks, in their order."""
+        values = [value] * self.size
+        if self.size > 1:
+            with listening():
+                dist.all_gather_object(values, value)
+        return values
+
+    def _reduced(self, tensor: Tensor) -> Tensor:
+        with listening():
+            dist.all_reduce(tensor)
+        return tensor
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Say it plainly when a message does not come through.
+
+    Raises
+    ------
+    TrainingError
+        In place of an error of gloo or nccl.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0][:200]  # a trace of C++ follows
+        raise TrainingError(
+            f"another process of the team has ended or is silent ({reason}); see what it said, "
+            "then start all of them again, a training with --resume"
+        ) from error
+
+
+@contextmanager
+def join(device: torch.device, patience: timedelta = PATIENCE) -> Iterator[Team]:
+    """Join the team that ``torchrun`` started, or be a team of one.
+
+    Parameters
+    ----------
+    device : torch.device
+        Of this process: the CPU (gloo) or a GPU of its own (nccl).
+    patience : timedelta
+        How long a rank may be silent.
+
+    Raises
+    ------
+    TrainingError
+        If the environment is not that of ``torchrun``, or not all ranks come within `JOINING`.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        yield Team(device=device)
+        return
+    try:
+        with listening():
+            store, rank, size = next(dist.rendezvous("env://", timeout=JOINING))
+            store.set(f"here/{rank}", "")
+            store.wait([f"here/{one}" for one in range(size)], JOINING)
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(
+                backend, store=store, rank=rank, world_size=size, timeout=patience
+            )
+    except ValueError as error:  # of the environment
+        raise TrainingError(f"no team can be joined: {error}; start it by torchrun") from error
+    try:
+        yield Team(rank, size, device)
+    finally:
+        dist.destroy_process_group()

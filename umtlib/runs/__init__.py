@@ -1,0 +1,284 @@
+"""A training run: a folder that can be interrupted at any moment and goes on from there.
+
+::
+
+    RUN/
+        log.jsonl           losses and speed, one line per report
+        step-00012000/      a checkpoint: a model folder (see `umtlib.checkpoint`) and also
+            training.json         the `TrainingConfig`, or what another preset has instead
+            progress.json         steps done, seconds used; processes, threads, bfloat16
+            training.safetensors  weights in training, optimizers
+
+How a step is made is the matter of a `Training`; the loop and the folder are the same for all. What
+a step is shown is a function of (seed, step), so a resumed run ends in the same weights as one that
+was never interrupted, bit for bit on the same machine with the same number of threads. Notebook:
+``05_training_six_domains``.
+"""
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from umtlib import checkpoint, config, training
+from umtlib.config import Preset
+from umtlib.corpora.batches import Segments
+from umtlib.corpora.corpus import Corpus
+from umtlib.errors import TrainingError
+from umtlib.machine import devices
+from umtlib.machine.team import Team, join
+from umtlib.runs import watching
+from umtlib.runs.folder import PROGRESS, TENSORS, TRAINING, Progress, restore, resume, save
+from umtlib.runs.log import Log
+from umtlib.small import training as small
+from umtlib.small.recipe import SMALL
+from umtlib.translator import MusicTranslator, build
+
+__all__ = [
+    "LOG", "PRESETS", "PROGRESS", "TENSORS", "TRAINING", "TRAININGS", "Pace", "Progress",
+    "Training", "check", "keep_memory", "preset", "restore", "resume", "save", "train",
+]  # fmt: skip
+
+PRESETS = config.PRESETS | {"small": SMALL}
+TRAININGS = {"paper": training, "small": small}  # modules, by the name of their configuration
+LOG = "log.jsonl"
+BAD_STEPS = 5  # steps in a row without a finite gradient before a run stops itself
+
+
+def preset(name: str, domains: Iterable[str] = config.SIX_DOMAINS) -> Preset:
+    """Return a preset: ``"small"``, or one of `umtlib.config.preset`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such preset.
+    """
+    return config.preset(name, domains, PRESETS)
+
+
+def check(model: MusicTranslator, training: Any, device: torch.device, steps: int | None) -> None:
+    """Refuse a model that cannot be trained so, before anything is prepared for it.
+
+    Raises
+    ------
+    TrainingError
+        Saying what does not fit.
+    """
+    if problem := TRAININGS[training.name].misfit(model, Team(device=device), steps):
+        raise TrainingError(f"the training of the preset {problem}")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often a run reports, validates and saves, in steps."""
+
+    report: int = 60
+    validate: int = 3_000
+    save: int = 1_000
+
+
+class Training(Protocol):
+    """A model in training, step by step; `umtlib.training.Training` is one."""
+
+    config: Any  # a dataclass with a ``name`` in `TRAININGS`
+    team: Team  # the processes that train together
+    step: int  # steps done ...
+    steps: int  # ... and in all
+    segment: int  # samples that a decoder has to be shown to be judged
+    domains: tuple[str, ...]  # those that are trained
+    model: MusicTranslator  # the weights in training ...
+    average: MusicTranslator  # ... and those with which one translates: averages, or the same
+    optimizers: dict[str, torch.optim.Optimizer]  # for the parts of the model
+    carried: dict[str, Tensor]  # what the next step needs besides
+
+    def begin(self) -> None:
+        """Give a new model its first weights, where they are not just random."""
+
+    def advance(self) -> dict[str, float | str]:
+        """Do the next step and return its report.
+
+        ``samples`` of audio in the step, ``bad`` is 1 if it was skipped; losses, of which
+        ``reconstruction`` is that of ``domain``; perhaps a ``stage``.
+        """
+
+    def close(self) -> None:
+        """End the processes that prepare batches."""
+
+
+def train(
+    data: str | os.PathLike,
+    out: str | os.PathLike,
+    preset: Preset,
+    steps: int | None = None,
+    *,
+    resume: bool = False,
+    workers: int = 1,
+    device: str = "cpu",
+    pace: Pace = Pace(),
+    initial: MusicTranslator | None = None,
+    on_report: Callable[[dict], None] | None = None,
+    on_validate: Callable[[MusicTranslator, int], list[str]] | None = None,
+) -> Path:
+    """Train a translator, or go on training it.
+
+    Parameters
+    ----------
+    data : path
+        A corpus folder that has every domain of the preset's model.
+    out : path
+        The run's folder.
+    preset : Preset
+        Model and training configuration.
+    steps : int, optional
+        Steps in all, those before an interruption included. The recipe of ``small`` has a length
+        of its own, and with another every stage is made longer or shorter.
+    resume : bool
+        Go on from the newest intact checkpoint in ``out``, if there is one.
+    workers : int
+        Processes that prepare batches; the result does not depend on it.
+    device : str
+        Where to train; see `umtlib.machine.devices.device`.
+    pace : Pace
+        How often to report, validate and save.
+    initial : MusicTranslator, optional
+        Weights to start a new run from; by default random ones, by the preset's seed.
+    on_report : callable, optional
+        Receives each line of the log as a dict.
+    on_validate : callable, optional
+        Receives the averaged model and the step after each validation, and returns warnings; see
+        `umtlib.runs.watching`.
+
+    Returns
+    -------
+    Path
+        The newest checkpoint: a folder for `umtlib.load`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such device, or not enough memory on it.
+    TrainingError
+        If the run exists and ``resume`` is false, belongs to another configuration, the corpus
+        lacks a domain or has none of it held out, the training is not for this model or machine,
+        or losses are no longer finite.
+    CheckpointError
+        If no intact checkpoint is left, or none can be written.
+    """
+    run = Path(out)
+    keep_memory()
+    with ExitStack() as stack:
+        place = devices.device(device, gpu=getattr(preset.training, "on_gpu", False))
+        wanted = getattr(preset.training, "precision", "float32")
+        stack.enter_context(devices.tf32(devices.precision(wanted, place) == "tf32"))
+        stack.enter_context(devices.told_of_memory())
+        team, corpus = stack.enter_context(join(place)), Corpus(data)
+        training, seconds = _open(run, preset, steps, resume, team, workers, initial, corpus)
+        stack.callback(training.close)
+        stopped = stack.enter_context(_stop_signal())  # before that there is nothing to save
+        log, bad, stop = Log(run / LOG, training, seconds, on_report), 0, False
+        while training.step < training.steps and not stop:
+            report = training.advance()
+            log.add(report)
+            bad = bad + 1 if report["bad"] else 0
+            _check_finite(run, bad, training.step)
+            stop = team.any(stopped())
+            if stop or _due(training, pace.report):
+                log.write()
+            # Not between bad steps: a run that has gone wrong must not push out what was good.
+            if stop or training.step == training.steps or (_due(training, pace.save) and not bad):
+                save(run, training, log.seconds)
+            # After the save, which it must not cost; before a reconstruction nothing can be heard.
+            heard = "reconstruction" in report and team.rank == 0 and not stop
+            if heard and _due(training, pace.validate):
+                log.note(_validation(training, corpus, on_validate))
+    return checkpoint.newest(run)
+
+
+def keep_memory() -> None:
+    """Let the C library keep freed memory.
+
+    To give it back and fault it in again costs a step of ``tiny`` a third more, of ``small`` and
+    ``paper`` 5 to 8 %.
+    """
+    with suppress(OSError, AttributeError):  # another C library than GNU's
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**26)):
+            mallopt(option, value)  # no mmap; trim late; grow in steps of 64 MiB
+
+
+def _due(training: Training, every: int) -> bool:
+    return training.step % every == 0 or training.step == training.steps
+
+
+def _check_finite(run: Path, bad: int, step: int) -> None:
+    if bad == BAD_STEPS:
+        kept = "is from before that" if checkpoint.checkpoints(run) else "was not made yet"
+        raise TrainingError(
+            f"{bad} steps in a row had no finite gradient, up to step {step}; lower the learning "
+            f"rate or train in float32; the last checkpoint in {run} {kept}"
+        )
+
+
+def _validation(
+    training: Training,
+    corpus: Corpus,
+    on_validate: Callable[[MusicTranslator, int], list[str]] | None,
+) -> dict:
+    found = watching.validate(training.average, corpus, training.domains, training.segment)
+    heard = on_validate(training.average.eval(), training.step) if on_validate else []
+    training.average.train()
+    return found | {"warnings": watching.complaints(found) + heard}
+
+
+def _open(
+    run: Path,
+    preset: Preset,
+    steps: int | None,
+    go_on: bool,
+    team: Team,
+    workers: int,
+    initial: MusicTranslator | None,
+    corpus: Corpus,
+) -> tuple[Training, float]:
+    """Return the training where it is to start, and the seconds that it took to get there."""
+    model = build(preset.model, preset.training.seed).to(team.device)
+    if initial is not None:
+        model.load_state_dict(initial.state_dict())
+    kind = TRAININGS[preset.training.name]
+    training = kind.Training(model, corpus, preset.training, steps, team, workers)
+    Segments(corpus, training.domains, "val")  # there must be some before hours are spent
+    if checkpoint.checkpoints(run):
+        if go_on:
+            return training, resume(run, training)
+        raise TrainingError(
+            f"{run} holds a run already; continue it with --resume or choose another"
+        )
+    began = time.monotonic()
+    if initial is None:
+        training.begin()
+    return training, time.monotonic() - began
+
+
+@contextmanager
+def _stop_signal() -> Iterator[Callable[[], bool]]:
+    """Turn SIGTERM and the first Ctrl-C into a wish to stop after the current step."""
+    received: list[int] = []
+
+    def note(number, _frame):
+        received.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C stops at once
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
