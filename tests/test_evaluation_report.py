@@ -188,7 +188,7 @@ def test_report_of_a_model(here, umt):
 
 
 def test_two_processes_share_the_excerpts(model, corner, tmp_path, monkeypatch):
-    """One after the other here, and what is measured is simple; `test_team` has real ones."""
+    """One after the other here, and what is measured is simple."""
 
     def rows(place, pairs, domains, made, *_):
         for domain in domains:

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from umtlib import audio
+from umtlib.corpora import Progress
 from umtlib.corpora.corpus import Corpus
 from umtlib.corpora.pairs import PAIR_SECONDS, PAIRS, Pair, read_pairs
 from umtlib.errors import EvaluationError
@@ -19,7 +20,6 @@ from umtlib.generation.hearing import Heard
 from umtlib.generation.perform import perform
 from umtlib.translator import MusicTranslator
 
-Progress = Callable[[str, int, int], None]  # a stage, steps done and steps in all
 _STREAMS = 32  # excerpts generated at a time
 
 

@@ -161,6 +161,10 @@ def told(lines: Sequence[Mapping]) -> str:
     return "; ".join([*said, *warned])
 
 
+_OWN = {"step", "steps", "seconds", "samples_per_second", "bad", "accuracy", "stage", "spectra",
+        "events", "reconstruction", "classifier"}  # fmt: skip
+
+
 def charts(lines: Sequence[Mapping], best: float | None = None) -> str:
     """Draw the losses of a log and the classifier's accuracy, as SVG in the page's colours.
 
@@ -174,9 +178,7 @@ def charts(lines: Sequence[Mapping], best: float | None = None) -> str:
     reports = [line for line in lines if "samples_per_second" in line]
     checked = [line for line in lines if "nats" in line]
     # While nothing was checked, the domains are the fields that the log has no name of its own for.
-    own = {"step", "steps", "seconds", "samples_per_second", "bad", "accuracy", "stage", "spectra",
-           "events", "reconstruction", "classifier"}  # fmt: skip
-    domains = checked[-1]["nats"] if checked else {k for line in reports for k in line} - own
+    domains = checked[-1]["nats"] if checked else {k for line in reports for k in line} - _OWN
 
     def curve(name: str, mean: bool = False) -> Curve:
         rows = checked if mean else [line for line in reports if line.get(name) is not None]

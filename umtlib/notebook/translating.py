@@ -1,6 +1,6 @@
 """Translate with the mouse: a recording, a file or an example, to the domains of a model.
 
-Notebook: ``01_quickstart``.
+Notebooks: ``01_quickstart``, ``07_translation``.
 """
 
 import threading
