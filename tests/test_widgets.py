@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import time
 
 import nbformat
@@ -233,6 +234,7 @@ def test_translator_says_what_is_missing(translator):
 def test_training_is_started_stopped_and_gone_on_with(corpus, tmp_path):
     view = following.TrainingView(tmp_path / "run", corpus, ["--preset", "tiny", "--steps", "9999"])
     said_to(view, do="start")
+    assert os.getpgid(view._process.pid) != os.getpgid(0), "the kernel's interrupts would stop it"
     until(view.out.exists, 300)
     said_to(view, do="stop")
     view.wait()
@@ -263,6 +265,7 @@ def test_charts_have_chance_and_best():
     drawn = following.charts(lines, best=2.5)
     for words in (f"chance {math.log(256):.3f}", f"chance {math.log(2):.3f}", "best known 2.500"):
         assert words in drawn
+    assert "#1f77b4" in drawn, "two reports are no yardstick"
     assert "nan" not in drawn and "step 10 of 20" in (said := following.told(lines))
     assert "about 10 s left" in said and "2 s of audio a second" in said
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -23,7 +24,8 @@ except ImportError:  # the fixtures say so and skip
 
 REPOSITORY = Path(__file__).parents[2]
 WHISTLE = REPOSITORY / "data/examples/whistle.wav"
-LONGEST = 300  # seconds that anything may take, on a busy machine
+LONGEST = 120  # seconds that anything may take, on a busy machine
+NO_NEWS = "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
 RUN_ALL = "jupyterapp.commands.execute('notebook:run-all-cells')"
 CONTEXT = "window.jupyterapp?.shell?.currentWidget?.context"
 SESSION = f"{CONTEXT}?.sessionContext"
@@ -33,6 +35,19 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(autouse=True)
+def bounded():
+    """Let no test last for ever."""
+
+    def ring(*_):
+        pytest.fail(f"the test lasts longer than {5 * LONGEST} s")
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.alarm(5 * LONGEST)
+    yield
+    signal.alarm(0)
 
 
 @pytest.fixture(scope="session")
@@ -48,9 +63,10 @@ def server(tmp_path_factory):
         "ServerApp.token": "", "ServerApp.password": "", "ServerApp.port": port,
         "ServerApp.open_browser": False, "ServerApp.root_dir": folder, "ServerApp.port_retries": 0,
         "ServerApp.allow_root": True, "LabApp.expose_app_in_browser": True,
-        "LabApp.news_url": "", "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
     }  # fmt: skip
     own = folder / ".own"
+    (own / "settings" / NO_NEWS).parent.mkdir(parents=True)
+    (own / "settings" / NO_NEWS).write_text('{"fetchNews": "false", "checkForUpdates": false}')
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(paths),
@@ -116,6 +132,7 @@ def make_browser():
             service = webdriver.ChromeService(executable_path=driver)
             made = webdriver.Chrome(options=options, service=service)
             stack.callback(made.quit)
+            made.set_script_timeout(LONGEST)
             return made
 
         yield make
@@ -160,7 +177,7 @@ class Page:
     def run(self):
         """Run all cells to the end; return what was not run, or failed, and why."""
         self.script(f"window.ran = false; {RUN_ALL}.finally(() => {{ window.ran = true }})")
-        until(lambda: self.script("return window.ran"), "the last cell", 4 * LONGEST)
+        until(lambda: self.script("return window.ran"), "the last cell", 5 * LONGEST)
         return self.script("""
             const cells = jupyterapp.shell.currentWidget.content.widgets.filter(
                 (cell) => cell.model.type === "code" && cell.model.sharedModel.getSource());
@@ -241,7 +258,10 @@ class Page:
             raise
 
     def is_well(self):
-        """Assert that the console is quiet, and that all that is used has a name to be read out."""
+        """Assert that the console is quiet, and that all that is used has a name to be read out.
+
+        A dark picture is kept, too.
+        """
         used = ":is(button, input, select, progress, meter), .umt-player"
 
         def nameless(number):
@@ -253,6 +273,10 @@ class Page:
             with contextlib.suppress(AssertionError):
                 until(lambda: nameless(number) == [[]], "names", 30)  # noqa: B023, not kept
             assert until(lambda: nameless(number), "the widget") == [[]]  # noqa: B023
+        for theme in ("Dark", "Light"):
+            self.command("apputils:change-theme", theme=f"JupyterLab {theme}")
+            until(lambda: self.all(f"body[data-jp-theme-name$={theme}]"), theme)  # noqa: B023
+            self.picture(f"{Path(self.script(f'return {CONTEXT}.path')).stem}-{theme}")
         assert self.faults() == []
 
     def picture(self, name):

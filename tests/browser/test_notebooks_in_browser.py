@@ -1,7 +1,5 @@
 """Notebooks of the course as a student meets them: opened, run to the end, and used."""
 
-import time
-
 from umtlib.config import SIX_DOMAINS
 
 from .conftest import CONTEXT, RUN_ALL, WHISTLE, data, length, position, until
@@ -15,8 +13,7 @@ TRANSLATOR, RECORDER, PLAYER, TRAINING, HEARING = (
 def record(page, where):
     """Record for a moment from the microphone, which plays the whistle."""
     page.click("record from the microphone", where)
-    page.says("of 10 s", where)
-    time.sleep(2)
+    until(lambda: page.text(f"{where} .umt-source .umt-time")[:1] > "0", "a second")
     page.click("stop recording", where)
     page.says("recording: ", where)
     assert "nothing is to be heard" not in page.text(where)

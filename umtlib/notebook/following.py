@@ -81,7 +81,9 @@ class TrainingView(Front):
         self._console.truncate(0)
         command = [sys.executable, "-m", "umtlib", "train", "--data", str(self.data)]
         command += ["--out", str(self.out), "--resume", *self.options]
-        self._process = subprocess.Popen(command, stdout=self._console, stderr=self._console)
+        self._process = subprocess.Popen(  # Jupyter interrupts the whole session of a kernel
+            command, stdout=self._console, stderr=self._console, start_new_session=True
+        )
         self.tell(running=True, error="", said="starting")
         self._follower = threading.Thread(target=self._follow, daemon=True)
         self._follower.start()
@@ -185,7 +187,8 @@ def charts(lines: Sequence[Mapping], best: float | None = None) -> str:
         values = [line[name] for line in rows]
         if mean:
             values = [sum(value.values()) / len(value) for value in values]
-        return [line["step"] for line in rows], values
+        steps = [line["step"] for line in rows]
+        return steps + steps[-1:], values + values[-1:]  # of two points it would be a yardstick
 
     def level(height: float) -> Curve:
         return [0, lines[-1]["step"]], [height, height]
