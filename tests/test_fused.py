@@ -81,24 +81,6 @@ def test_threads_do_not_change_a_bit(monkeypatch):
     assert torch.equal(sums[0], sums[2])
 
 
-@pytest.mark.parametrize("name, wrong", [
-    ("x", torch.zeros(2, 61, 8)), ("skips", torch.zeros(2, 60, 12).half()),
-    ("conditions", torch.zeros(2, 3, 16)), ("conditions", torch.zeros(2, 2, 7, 16)),
-    ("taps", [torch.zeros(16, 16), torch.zeros(16, 8)]), ("outs", [torch.zeros(20, 8)]),
-    ("biases", [torch.zeros(8, device="meta")] * 2), ("dilations", [1, 2, 4]),
-])  # fmt: skip
-def test_nothing_of_another_size_or_type_reaches_a_pass(name, wrong):
-    given = {
-        "x": torch.zeros(2, 60, 8), "skips": torch.zeros(2, 60, 12),
-        "conditions": torch.zeros(2, 2, 3, 16), "dilations": [1, 2],
-        "taps": [torch.zeros(16, 16)] * 2, "outs": [torch.zeros(20, 8)] * 2,
-        "biases": [torch.zeros(8)] * 2,
-    }  # fmt: skip
-    assert fused.stack(**given).shape == (2, 60, 12)
-    with pytest.raises(UmtError, match="wanted float32|do not fit"):
-        fused.stack(**given | {name: wrong})
-
-
 @pytest.mark.parametrize(
     "target", [torch.tensor([0, 4]), torch.tensor([-1, 0]), torch.zeros(3).long()]
 )

@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -29,7 +29,6 @@ __all__ = [
 
 BACKENDS = ("cuda", "cpu", "reference")  # fastest first
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
-UNDER_1 = 1 - 2**-53  # the largest float64 below 1
 PIECE = 4_000  # samples per call of a backend: how often progress is told and Ctrl-C is heard
 
 
@@ -45,8 +44,6 @@ def generate(
 
     Parameters
     ----------
-    decoder : Decoder
-        The decoder of the wanted domain.
     told : Told or Tensor
         What the decoder's guide has told of B streams, N frames of `Guide.hop` samples. A latent,
         (B, latent, F), is told at once; if it is a piece only, its guide may need what is around.
@@ -67,7 +64,7 @@ def generate(
     Raises
     ------
     GenerationError
-        If an argument is not as said above, or the state belongs to something else.
+        If an array is not as said above, or the state belongs to something else.
     """
     uniforms, state = (None if one is None else [one] for one in (uniforms, state))
     return generate_many([decoder], [told], uniforms=uniforms, states=state, **options)[0]
@@ -88,14 +85,13 @@ def generate_many(
 ) -> list[Tensor]:
     """Generate with several decoders, as many at a time as there are threads.
 
+    Returns, per decoder, what `generate` returns.
+
     Parameters
     ----------
-    decoders : sequence of Decoder
-        One per domain.
-    told : sequence of Told or Tensor, or Tensor
-        What each is told, as in `generate`; or one latent for all.
-    uniforms : sequence of Tensor, optional
-        As in `generate`, one per decoder. Drawn ones take their seeds in the decoders' order.
+    decoders, told, uniforms, states
+        As in `generate`, one of each; a latent may be one for all. Drawn uniforms take their seeds
+        in the decoders' order.
     generator : torch.Generator, optional
         A CPU generator; by default torch's own.
     temperature : float
@@ -107,16 +103,9 @@ def generate_many(
         ``"cpu"`` backend only, round and are faster; ``"auto"``: see `resolve`.
     threads : int, optional
         Default: ``UMT_THREADS`` or else `torch.get_num_threads`.
-    states : sequence of State, optional
-        As in `generate`, one per decoder.
     progress : callable, optional
         Called with the samples done so far in each stream, on average over the decoders, about
         four times per second of audio; from any thread, one at a time.
-
-    Returns
-    -------
-    list of Tensor
-        Per decoder what `generate` returns.
 
     Raises
     ------
@@ -130,13 +119,14 @@ def generate_many(
     for name, given in (("told", told), ("uniforms", uniforms), ("states", states)):
         if len(given) != count:
             raise GenerationError(f"{len(given)} {name} for {count} decoders; give one for each")
-    each = max(1, threads // max(count, 1))
-    jobs = [
-        _Job(*one, generator, temperature, backend, dtype, each)
-        for one in zip(decoders, told, uniforms, states, strict=True)
-    ]
-    on_gpu = [job for job in jobs if job.run is cuda.run]  # there threads only wait
-    _run_all(jobs, max(threads, len(on_gpu)), progress)
+    backend, dtype = kind = resolve(backend, dtype)
+    run = {"cpu": cpu.run, "cuda": cuda.run, "reference": reference.run}[backend]
+    run = partial(run, temperature=native.number("temperature", temperature, 0, 1e9))
+    if backend == "cpu":
+        run = partial(run, dtype=dtype, threads=max(1, threads // count))
+    each = zip(decoders, told, uniforms, states, strict=True)
+    jobs = [_Job(*one, generator, run, kind) for one in each]
+    _run_all(jobs, count if backend == "cuda" else threads, progress)  # on a GPU they only wait
     return [job.codes for job in jobs]
 
 
@@ -145,14 +135,10 @@ def resolve(
 ) -> tuple[str, torch.dtype]:
     """Return the backend and the number format that are meant, here.
 
-    Parameters
-    ----------
-    backend : str
-        One of `BACKENDS`, or ``"auto"``: the fastest that runs here in this format.
-    dtype : str or torch.dtype, optional
-        One of `DTYPES`, by name or itself; None is float32. ``"auto"`` is the fastest whose sound
-        cannot be told from float32's: int8 on processors with AVX2 or better, or with NEON's dot
-        product, and float32 on others.
+    The backend is one of `BACKENDS`, or ``"auto"``: the fastest that runs here in this format. The
+    format is one of `DTYPES`, by name or itself; None is float32. ``"auto"`` is the fastest whose
+    sound cannot be told from float32's: int8 on processors with AVX2 or better, or with NEON's dot
+    product, and float32 on others.
 
     Raises
     ------
@@ -161,28 +147,19 @@ def resolve(
     GenerationError
         If there is no such backend, or it does not compute in the format.
     """
-    if not (isinstance(backend, str) and isinstance(dtype, str | torch.dtype | None)):
-        kinds = type(backend).__name__, type(dtype).__name__
-        raise GenerationError("backend and dtype are names, here {} and {}".format(*kinds))
     if backend not in ("auto", *BACKENDS):
         raise GenerationError(f"unknown backend {backend!r}; choose auto, {', '.join(BACKENDS)}")
-    fixed = dtype != "auto"
-    if isinstance(dtype, str) and fixed:
-        if dtype not in DTYPES:
-            raise ConfigError(
-                f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}, or auto"
-            )
-        dtype = DTYPES[dtype]
-    dtype = dtype if fixed and dtype is not None else torch.float32
-    if dtype not in DTYPES.values() or (
-        backend in ("cuda", "reference") and dtype != torch.float32
-    ):
-        raise GenerationError(f"the {backend} backend does not compute in {dtype}")
-    backend, build = fastest(dtype) if backend == "auto" else backend, native.builds()[0]
+    number = torch.float32 if dtype in ("auto", None) else DTYPES.get(dtype, dtype)
+    if number not in DTYPES.values():
+        known = ", ".join(DTYPES)
+        raise ConfigError(f"unknown dtype {dtype!r}; choose one of {known}, or auto")
+    if backend in ("cuda", "reference") and number != torch.float32:
+        raise GenerationError(f"the {backend} backend does not compute in {number}")
+    backend, build = fastest(number) if backend == "auto" else backend, native.builds()[0]
     {"cpu": cpu.library, "cuda": cuda.find, "reference": bool}[backend]()  # to be had here?
-    if not fixed and backend == "cpu" and (build.lanes >= 8 or "DOTPROD" in build.macros):
-        dtype = torch.int8
-    return backend, dtype
+    if (dtype, backend) == ("auto", "cpu") and (build.lanes >= 8 or "DOTPROD" in build.macros):
+        number = torch.int8
+    return backend, number
 
 
 def thread_count(threads: int | None = None) -> int:
@@ -230,55 +207,29 @@ def fastest(dtype: torch.dtype = torch.float32) -> str:
 class _Job:
     """One decoder's part of a call, checked, and made piece by piece."""
 
-    def __init__(
-        self, decoder, told, uniforms, state, generator, temperature, backend, dtype, threads
-    ):
-        for value, kind in (
-            (decoder, Decoder),
-            (state, State),
-            (generator, torch.Generator | None),
-        ):
-            if not isinstance(value, kind):
-                raise GenerationError(f"{type(value).__name__} is given where {kind} is wanted")
-        if generator is not None and generator.device.type != "cpu":
-            raise GenerationError(f"the generator is on {generator.device}; give one on the CPU")
-        backend, dtype = resolve(backend, dtype)
-        temperature = native.number("temperature", temperature, 0, native.FINITE[1], float)
-        guide, kind = decoder.guide, decoder.logits.weight.dtype
-        if not isinstance(told, Told):
-            told = guide.tell(_finite("latent", told, kind, (None, guide.latent, None)))
-        condition = _finite("condition", told.condition, kind, (None, guide.channels, None))
-        streams, _, frames = condition.shape
-        predictors = told.predictors
-        if guide.order or predictors is not None:
-            shape = streams, frames, guide.order
-            predictors = _finite("predictors", predictors, torch.float64, shape)
-        samples = streams, frames * guide.hop
-        if uniforms is not None:
-            uniforms = native.array("uniforms", uniforms, torch.float32, samples, 0, UNDER_1)
-            uniforms = uniforms.clamp(max=native.UNIFORM[1])  # what float32 rounds up to 1
-        owner = (backend, dtype, streams, id(decoder))
+    def __init__(self, decoder, told, uniforms, state, generator, run, kind):
+        self.decoder, self.generator, self.state, self.run = decoder, generator, state, run
+        self.told, self.uniforms, self.done = _checked(decoder, told), uniforms, 0
+        streams, _, frames = self.told.condition.shape
+        self.codes = torch.empty(streams, frames * decoder.guide.hop, dtype=torch.long)
+        owner = (*kind, streams, id(decoder))
         if state.owner not in (None, owner):
             raise GenerationError(
                 f"the state belongs to another decoder, backend, dtype or number of streams: "
                 f"{state.owner[:3]}, not {owner[:3]}"
             )
         state.owner = owner
-        self.decoder, self.uniforms, self.told = decoder, uniforms, Told(condition, predictors)
-        self.generator, self.state, self.options = generator, state, {"temperature": temperature}
-        self.run = {"cpu": cpu.run, "cuda": cuda.run, "reference": reference.run}[backend]
-        if backend == "cpu":
-            self.options |= {"dtype": dtype, "threads": threads}
-        self.done = 0
-        self.codes = torch.empty(samples, dtype=torch.long)
         if uniforms is None:
             draw_uniforms(streams, 0, generator, state)  # take the seeds, in order
+        else:
+            wanted = torch.float32, self.codes.shape, *native.UNIFORM
+            self.uniforms = native.array("uniforms", uniforms, *wanted)
 
     def pieces(self) -> Iterator[None]:
         """Make a piece for each item."""
         hop, frames = self.decoder.guide.hop, self.told.condition.shape[2]
         step = max(1, PIECE // hop)
-        for first in range(0, frames, step) if self.codes.numel() else ():
+        for first in range(0, frames, step):
             told = self.told.between(first, min(first + step, frames))
             samples = told.condition.shape[2] * hop
             span = slice(self.done, self.done + samples)
@@ -286,17 +237,26 @@ class _Job:
                 uniforms = draw_uniforms(len(self.codes), samples, self.generator, self.state)
             else:
                 uniforms = self.uniforms[:, span]
-            made = self.run(self.decoder, told, uniforms, state=self.state, **self.options)
-            self.codes[:, span] = made
+            self.codes[:, span] = self.run(self.decoder, told, uniforms, state=self.state)
             self.done += samples
-            self.state.position += samples
             yield
 
 
-def _finite(name: str, array: Tensor, kind: torch.dtype, shape: Sequence[int | None]) -> Tensor:
-    """Check what is told, where it lies."""
-    device = getattr(array, "device", "cpu")
-    return native.array(name, array, kind, shape, *native.FINITE, device=device)
+def _checked(decoder: Decoder, told: Told | Tensor) -> Told:
+    """Return what is told, if it is what the decoder's layers and the compiled code expect."""
+    guide, kind = decoder.guide, decoder.logits.weight.dtype
+
+    def finite(name: str, array: Tensor, kind: torch.dtype, *shape: int | None) -> Tensor:
+        device = getattr(array, "device", "cpu")
+        return native.array(name, array, kind, shape, *native.FINITE, device)
+
+    if not isinstance(told, Told):
+        told = guide.tell(finite("latent", told, kind, None, guide.latent, None))
+    condition = finite("condition", told.condition, kind, None, guide.channels, None)
+    if not guide.order:
+        return Told(condition)
+    shape = len(condition), condition.shape[2], guide.order
+    return Told(condition, finite("predictors", told.predictors, torch.float64, *shape))
 
 
 def _run_all(jobs: list[_Job], threads: int, progress: Callable[[int], None] | None) -> None:

@@ -16,7 +16,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from umtlib import mulaw
 from umtlib.decoder import Decoder
 from umtlib.generation import generate, thread_count
 from umtlib.guide import Told
@@ -25,23 +24,14 @@ RATE = 16_000
 FADE = 400  # samples of cross-fade: 25 ms
 SLACK = 0.15  # how far from its even place a cut may move, in lengths of a stretch
 STREAMS = 6  # per thread: as many as share a weight while it is in a register
-FEWEST = 4  # times as many streams as exact generation has: then cutting pays
+FEWEST = 4  # times as many streams as exact generation has: then cutting is worth it
 
 
 def quiet_cuts(levels: Tensor, length: int) -> list[int]:
-    """Choose where to cut: the quietest frame near every multiple of a length.
+    """Choose where to cut: the quietest frame within 15 % of every multiple of a length.
 
-    Parameters
-    ----------
-    levels : Tensor
-        Power of every frame, shape (F,).
-    length : int
-        Frames of a stretch; a cut moves by at most 15 % of it.
-
-    Returns
-    -------
-    list of int
-        First frame of every stretch, starting with 0, and F at the end.
+    Levels are the power of every frame, shape (F,). Returns the first frame of every stretch,
+    starting with 0, and F at the end.
     """
     slack, cuts = int(SLACK * length), [0]
     for even in range(length, len(levels) - length // 2, length):
@@ -51,20 +41,14 @@ def quiet_cuts(levels: Tensor, length: int) -> list[int]:
 
 
 def plan(decoder: Decoder, levels: Tensor, seconds: float | None = None) -> list[int]:
-    """Choose where `generate_long` cuts; see `quiet_cuts`.
+    """Choose where `generate_long` cuts, given the power of the input in every frame, (F,).
 
-    Parameters
-    ----------
-    decoder : Decoder
-        A stretch has at least the length of its receptive field.
-    levels : Tensor
-        Power of the input in every frame, shape (F,); see `frame_levels`.
-    seconds : float, optional
-        Length of a stretch. Default: 5 s, or 8 receptive fields if that is more.
+    A stretch has so many seconds, by default 5 s or 8 receptive fields if that is more, and at
+    least a receptive field. See `quiet_cuts`.
     """
-    pool, reach = decoder.guide.pool, _reach(decoder)
-    length = math.ceil((seconds or max(5.0, 8 * decoder.receptive_field / RATE)) * RATE / pool)
-    return quiet_cuts(levels, max(length, reach))
+    seconds = seconds or max(5.0, 8 * decoder.receptive_field / RATE)
+    length = math.ceil(seconds * RATE / decoder.guide.pool)
+    return quiet_cuts(levels, max(length, _reach(decoder)))
 
 
 def _reach(decoder: Decoder) -> int:
@@ -72,34 +56,13 @@ def _reach(decoder: Decoder) -> int:
     return math.ceil(decoder.receptive_field / decoder.guide.pool)
 
 
-def pays(stretches: int, domains: int = 1, threads: int | None = None) -> bool:
-    """Tell whether cutting is worth its approximation: whether it makes many more streams.
-
-    Exact generation has one stream per domain, and gives each a thread as long as there are enough.
-    Stretches fill all threads, and share the weights that a thread reads: six of them are made 2.0
-    (``small``) to 2.8 times (``paper``) as fast as one; see ``docs/generation.md``.
-
-    Parameters
-    ----------
-    stretches : int
-        How many `plan` makes of the input.
-    domains : int
-        How many are made from the input.
-    threads : int, optional
-        As in `umtlib.generation.generate`.
-    """
-    return stretches >= FEWEST * min(domains, thread_count(threads))
-
-
 def generate_long(
     decoder: Decoder,
     tell: Callable[[int, int], Told],
     levels: Tensor,
     *,
-    decode: Callable[[Tensor], Tensor] = mulaw.decode,
+    decode: Callable[[Tensor], Tensor],
     seconds: float | None = None,
-    streams: int | None = None,
-    generator: torch.Generator | None = None,
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
     **options,
@@ -108,8 +71,6 @@ def generate_long(
 
     Parameters
     ----------
-    decoder : Decoder
-        The decoder of the wanted domain.
     tell : callable
         Of latent frames first .. last - 1, what the decoder is told; asked for in order, with
         overlaps.
@@ -119,14 +80,11 @@ def generate_long(
         Codes to a waveform.
     seconds : float, optional
         Length of a stretch; see `plan`.
-    streams : int, optional
-        Stretches at a time; default 6 per thread.
-    generator : torch.Generator, optional
-        As in `generate`. A stretch's numbers depend on its index, not on `streams`.
     progress : callable, optional
         Called with the samples done so far.
     threads, **options
-        As in `generate`.
+        Of `umtlib.generation.generate_many`. A stretch's random numbers depend on its index, not on
+        how many are made at a time.
 
     Yields
     ------
@@ -141,7 +99,7 @@ def generate_long(
     cuts = plan(decoder, levels, seconds)
     stretches = list(zip(cuts, cuts[1:], strict=False))
     fade, tail, done = min(FADE, pool), None, 0
-    for some in torch.arange(len(stretches)).split(streams or STREAMS * threads):
+    for some in torch.arange(len(stretches)).split(STREAMS * threads):
         batch = [stretches[i] for i in some]
         starts = [max(0, first - _reach(decoder)) for first, _ in batch]
         longest = max(last + 1 - start for start, (_, last) in zip(starts, batch, strict=True))
@@ -153,7 +111,7 @@ def generate_long(
         codes = generate(
             decoder,
             _rows(told, [(start - starts[0]) * each for start in starts], longest * each),
-            generator=generator, threads=threads, progress=report, **options,
+            threads=threads, progress=report, **options,
         )  # fmt: skip
         for row, start, (first, last) in zip(codes, starts, batch, strict=True):
             audio = decode(row)[(first - start) * pool : (last - start) * pool + fade]

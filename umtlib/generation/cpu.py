@@ -19,7 +19,6 @@ from umtlib.generation.sampling import State
 from umtlib.generation.weights import Weights, gather
 from umtlib.guide import Told
 from umtlib.machine import native
-from umtlib.mulaw import CODES
 
 FORMATS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # by the kernel's numbers
 
@@ -68,26 +67,13 @@ class Network:
 
     def __init__(self, decoder: Decoder, dtype: torch.dtype):
         self.library = library()
-        weights, config = gather(decoder), decoder.config
-        dilations = native.array(
-            "dilations",
-            [layer.dilation for layer in decoder.layers],
-            torch.int32,
-            (None,),
-            1,
-            2**24,
-        )
-        constants = mulaw.amplitudes(), mulaw.thresholds()
-        self.latent, self.order = weights.condition.shape[1], decoder.guide.order
+        weights, config, guide = gather(decoder), decoder.config, decoder.guide
+        dilations = torch.tensor([layer.dilation for layer in decoder.layers], dtype=torch.int32)
+        arrays = (*vars(weights).values(), dilations, mulaw.amplitudes(), mulaw.thresholds())
         source = _Source(
-            *(getattr(weights, item.name).data_ptr() for item in fields(Weights)),
-            *(x.data_ptr() for x in (dilations, *constants)),
-            config.input_kernel,
-            self.order,
-            len(decoder.layers),
-            config.channels,
-            config.skip_channels,
-            self.latent,
+            *(array.data_ptr() for array in arrays),
+            *(config.input_kernel, guide.order, len(decoder.layers)),
+            *(config.channels, config.skip_channels, guide.channels),
         )
         self.pointer = self.library.umt_pack(source, FORMATS[dtype])
         if not self.pointer:
@@ -127,11 +113,6 @@ def run(
     threads : int
         Two by two they share streams, or share them out, whichever turns out to be faster.
 
-    Returns
-    -------
-    Tensor
-        The chosen codes, uint8, shape (B, T).
-
     Raises
     ------
     GenerationError
@@ -142,26 +123,20 @@ def run(
         rings = torch.zeros(len(uniforms), network.state_words, dtype=torch.int32)
         state.memory = Memory(network, rings)
     network, rings = state.memory.network, state.memory.rings
-    B, F, hop = len(rings), told.condition.shape[2], decoder.guide.hop  # streams, frames
-    T = F * hop
+    B, T = uniforms.shape
     codes = torch.empty(B, T, dtype=torch.uint8)
-    condition = told.condition.mT
-    predictors = torch.empty(B, F, 0) if told.predictors is None else told.predictors
-    finite = native.FINITE
-    taken = (
-        native.array("state", rings, torch.int32, (B, network.state_words), written=True),
-        native.array("condition", condition, torch.float32, (B, F, network.latent), *finite),
-        native.array("predictors", predictors, torch.float64, (B, F, network.order), *finite),
-        native.array("uniforms", uniforms, torch.float32, (B, T), *native.UNIFORM),
-        None if forced is None else native.array("forced", forced, torch.uint8, (B, T), 0, 255),
+    arrays = (  # named, so that they outlive the call
+        rings,
+        told.condition.mT.to("cpu", torch.float32).contiguous(),
+        None if told.predictors is None else told.predictors.to("cpu").contiguous(),
+        uniforms.contiguous(),
+        None if forced is None else forced.to(torch.uint8).contiguous(),
         codes,
-        None if logits is None
-        else native.array("logits", logits, torch.float32, (B, T, CODES), written=True),
-    )  # fmt: skip
+        logits,
+    )
     call = _Call(
-        *(None if array is None else array.data_ptr() for array in taken),
-        *(B, F, hop, native.number("threads", threads, 1, native.THREADS)),
-        native.number("temperature", temperature, 0, native.FINITE[1], float),
+        *(None if array is None else array.data_ptr() for array in arrays),
+        *(B, told.condition.shape[2], decoder.guide.hop, threads, temperature),
     )
     if network.library.umt_generate(network.pointer, call):
         raise GenerationError("the kernel ran out of memory or threads")

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from umtlib import mulaw
@@ -22,7 +23,6 @@ from umtlib.generation import nvrtc, reference
 from umtlib.generation.sampling import State
 from umtlib.generation.weights import Weights, gather
 from umtlib.guide import Told
-from umtlib.machine import native
 from umtlib.mulaw import CODES
 
 SAMPLES = 200  # per launch: well under a second, so that no watchdog and no Ctrl-C waits long
@@ -46,12 +46,9 @@ class Gpu:
         Raises
         ------
         GenerationError
-            If the driver is not there, or the function fails.
+            If the function fails.
         """
-        try:
-            status, *values = getattr(self.driver, name)(*arguments)
-        except RuntimeError as error:  # the driver's library is not there
-            raise GenerationError(f"CUDA's driver cannot be used: {error}") from error
+        status, *values = getattr(self.driver, name)(*arguments)
         if status:
             text = self.driver.cuGetErrorString(status)[1]
             text = text.decode() if text else f"error {int(status)}"
@@ -69,7 +66,7 @@ def _context(gpu: Gpu) -> Any:
     return gpu.call("cuDevicePrimaryCtxRetain", gpu.call("cuDeviceGet", gpu.device.index))
 
 
-def find(device: torch.device | None = None) -> Gpu:
+def find(device: torch.device = torch.device("cpu")) -> Gpu:
     """Return that GPU, or torch's current one if the device is none.
 
     Raises
@@ -79,7 +76,7 @@ def find(device: torch.device | None = None) -> Gpu:
     """
     if not torch.cuda.is_available():
         raise GenerationError("the cuda backend needs an NVIDIA GPU that torch can use")
-    if device is None or device.type != "cuda":
+    if device.type != "cuda":
         device = torch.device("cuda", torch.cuda.current_device())
     found = torch.cuda.get_device_properties(device)
     capability = 10 * found.major + found.minor
@@ -99,19 +96,9 @@ class Sizes:
     streams: int  # per block
 
     @property
-    def inputs(self) -> int:
-        """Codes that are looked up for a sample: the previous ones, and the prediction if any."""
-        return self.kernel + (self.order > 0)
-
-    @property
-    def rows(self) -> int:
-        """Outputs that a thread sums up: more reuse where there are many streams."""
-        return 4 if self.streams >= 8 else 2
-
-    @property
-    def columns(self) -> int:
-        """Streams that a thread sums up."""
-        return min(self.streams, 4)
+    def tile(self) -> tuple[int, int]:
+        """Outputs and streams that a thread sums up: more reuse where there are many streams."""
+        return 4 if self.streams >= 8 else 2, min(self.streams, 4)
 
     @property
     def ahead(self) -> int:
@@ -121,14 +108,9 @@ class Sizes:
     @property
     def threads(self) -> int:
         """Threads of a block: a tile each in the larger products, in whole warps."""
-        outputs = self.channels + max(self.channels, self.skip)
-        tiles = outputs // self.rows * (self.streams // self.columns)
+        outputs, (rows, columns) = self.channels + max(self.channels, self.skip), self.tile
+        tiles = outputs // rows * (self.streams // columns)
         return min(256, (tiles + 31) // 32 * 32)
-
-    @property
-    def conditions(self) -> int:
-        """Numbers per stream that a latent frame adds: to every layer, and to the head."""
-        return 2 * self.layers * self.channels + self.skip
 
     @property
     def shared_memory(self) -> int:
@@ -139,9 +121,9 @@ class Sizes:
 
     def options(self) -> tuple[str, ...]:
         """Return the definitions that the kernel's text asks for."""
-        derived = {name: getattr(self, name) for name in ("rows", "columns", "ahead", "threads")}
-        values = {item.name: getattr(self, item.name) for item in fields(self)} | derived
-        return tuple(f"-D{name.upper()}={value}" for name, value in values.items())
+        rows, columns = self.tile
+        derived = {"rows": rows, "columns": columns, "ahead": self.ahead, "threads": self.threads}
+        return tuple(f"-D{name.upper()}={n}" for name, n in (vars(self) | derived).items())
 
 
 def fit(decoder: Decoder, streams: int, processors: int) -> Sizes:
@@ -154,24 +136,19 @@ def fit(decoder: Decoder, streams: int, processors: int) -> Sizes:
     GenerationError
         If not even one stream has room in a processor's shared memory.
     """
-    config, latent = decoder.config, decoder.guide.channels
-    channels, skip = _padded(config.channels), _padded(config.skip_channels)
-    first, layers = (config.input_kernel, decoder.guide.order), len(decoder.layers)
-    one = Sizes(channels, skip, latent, *first, layers, streams=1)
+    config, guide = decoder.config, decoder.guide
+    channels, skip = (-(-n // 4) * 4 for n in (config.channels, config.skip_channels))
+    inputs, layers = (config.input_kernel, guide.order), len(decoder.layers)
+    choices = [Sizes(channels, skip, guide.channels, *inputs, layers, n) for n in STREAMS]
     enough = (n for n in STREAMS if n >= min(streams, 4) and n * processors >= streams)
     most = next(enough, STREAMS[-1])
-    choices = [replace(one, streams=n) for n in STREAMS if n <= most]
-    choices = [sizes for sizes in choices if sizes.shared_memory <= SHARED_MEMORY]
-    if not choices:
+    fitting = [z for z in choices if z.streams <= most and z.shared_memory <= SHARED_MEMORY]
+    if not fitting:
         raise GenerationError(
             f"a decoder of {config.channels} channels and {config.skip_channels} skip channels is "
             "too wide for the cuda backend; use cpu"
         )
-    return choices[-1]
-
-
-def _padded(channels: int) -> int:
-    return -(-channels // 4) * 4
+    return fitting[-1]
 
 
 def pack(weights: Weights, sizes: Sizes) -> dict[str, Tensor]:
@@ -180,9 +157,7 @@ def pack(weights: Weights, sizes: Sizes) -> dict[str, Tensor]:
     true_channels, true_skip = weights.residual_bias.shape[1], len(weights.head)
 
     def pad(x: Tensor, dim: int, size: int) -> Tensor:
-        shape = list(x.shape)
-        shape[dim] = size - shape[dim]
-        return torch.cat([x, x.new_zeros(shape)], dim)
+        return F.pad(x, (0, 0) * (x.ndim - 1 - dim) + (0, size - x.shape[dim]))
 
     def gates(x: Tensor) -> Tensor:  # (layers, 2C, ...) -> the same, gate and value alternating
         x = pad(x.unflatten(1, (2, true_channels)), 2, channels)
@@ -234,8 +209,9 @@ class Memory:
 
     def __init__(self, gpu: Gpu, decoder: Decoder, sizes: Sizes, streams: int):
         self.gpu, self.sizes = gpu, sizes
-        self.streams, self.blocks = streams, -(-streams // sizes.streams)
-        self.kernel = _kernel(gpu, sizes)
+        self.blocks, self.kernel = -(-streams // sizes.streams), _kernel(gpu, sizes)
+        inputs = sizes.kernel + (sizes.order > 0)  # codes that are looked up for a sample
+        conditions = 2 * sizes.layers * sizes.channels + sizes.skip  # what a frame adds
         begins = torch.tensor([0] + [layer.dilation for layer in decoder.layers]).cumsum(0)
         # A stream of its own: several decoders work at once, where each fills a part of the GPU.
         self.stream = torch.cuda.Stream(gpu.device)
@@ -248,8 +224,8 @@ class Memory:
                 "rings": self._zeros(int(begins[-1]), sizes.channels, sizes.streams),
                 "slots": self._zeros(sizes.layers + 1, dtype=torch.int32),
                 "early": self._zeros(sizes.layers, sizes.ahead, 2 * sizes.channels, sizes.streams),
-                "conditions": self._zeros(sizes.conditions, sizes.streams),
-                "past": self._zeros(sizes.inputs, sizes.streams, dtype=torch.int32),
+                "conditions": self._zeros(conditions, sizes.streams),
+                "past": self._zeros(inputs, sizes.streams, dtype=torch.int32),
                 "recent": self._zeros(sizes.order, sizes.streams, dtype=torch.float64),
                 "amplitudes": mulaw.amplitudes().to(gpu.device),
                 "thresholds": mulaw.thresholds().to(gpu.device),
@@ -280,11 +256,6 @@ def run(
 ) -> Tensor:
     """Generate: the arguments of `reference.run`, except `forced`.
 
-    Returns
-    -------
-    Tensor
-        The chosen codes, uint8, shape (B, T), on the CPU.
-
     Raises
     ------
     GenerationError
@@ -296,7 +267,7 @@ def run(
             check(gpu)
             sizes = fit(decoder, len(uniforms), gpu.processors)
             state.memory = Memory(gpu, decoder, sizes, len(uniforms))
-        return _generate(state.memory, decoder, told, uniforms, temperature, logits)
+        return _generate(state.memory, decoder.guide.hop, told, uniforms, temperature, logits)
     except torch.OutOfMemoryError as error:
         raise GenerationError(
             f"the GPU has no memory for {len(uniforms)} streams at once; make fewer"
@@ -305,39 +276,27 @@ def run(
 
 def _generate(
     memory: Memory,
-    decoder: Decoder,
+    pool: int,
     told: Told,
     uniforms: Tensor,
     temperature: float,
     logits: Tensor | None,
 ) -> Tensor:
-    streams, device, sizes, kind = memory.streams, memory.gpu.device, memory.sizes, torch.float32
-    pool, frames, predictors = decoder.guide.hop, told.condition.shape[2], told.predictors
-    samples = frames * pool
+    device, (streams, samples) = memory.gpu.device, uniforms.shape
     memory.stream.wait_stream(torch.cuda.current_stream(device))  # it may still make what is told
     with torch.cuda.stream(memory.stream):
-        inputs = {  # by name: what, its type, its shape per stream, its range
-            "latent": (told.condition.mT, kind, (frames, sizes.latent), native.FINITE),
-            "predictors": (
-                torch.empty(streams, frames, 0) if predictors is None else predictors,
-                torch.float64,
-                (frames, sizes.order),
-                native.FINITE,
-            ),
-            "uniforms": (uniforms, kind, (samples,), native.UNIFORM),
-        }
         made = {
-            name: native.array(name, value, kind, (streams, *shape), *bounds, device=device)
-            for name, (value, kind, shape, bounds) in inputs.items()
+            "latent": told.condition.mT.to(device, torch.float32).contiguous(),
+            "uniforms": uniforms.to(device).contiguous(),
+            "codes": torch.empty(streams, samples, dtype=torch.uint8, device=device),
         }
-        made["codes"] = torch.empty(streams, samples, dtype=torch.uint8, device=device)
+        if told.predictors is not None:
+            made["predictors"] = told.predictors.to(device).contiguous()
         if logits is not None:
             made["scores"] = torch.empty(streams, samples, CODES, device=device)
-        pointers = {name: x.data_ptr() for name, x in (memory.tensors | made).items()}
         call = _Call(
-            **pointers,
-            streams=streams, frames=frames, pool=pool,
-            temperature=native.number("temperature", temperature, 0, native.FINITE[1], float),
+            **{name: x.data_ptr() for name, x in (memory.tensors | made).items()},
+            streams=streams, frames=samples // pool, pool=pool, temperature=temperature,
         )  # fmt: skip
         for begin in range(0, samples, pool):
             for first in range(begin, begin + pool, SAMPLES):
@@ -374,7 +333,7 @@ def check(gpu: Gpu) -> None:
         sizes = replace(fit(decoder, 1, gpu.processors), streams=streams)
         logits, truth = torch.empty(2, *uniforms.shape, CODES)
         memory = Memory(gpu, decoder, sizes, len(uniforms))
-        codes = _generate(memory, decoder, told, uniforms, 1.0, logits).long()
+        codes = _generate(memory, 60, told, uniforms, 1.0, logits).long()
         wanted = reference.run(
             decoder, told, uniforms,
             temperature=1.0, state=State(), forced=codes, logits=truth,

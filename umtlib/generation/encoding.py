@@ -38,29 +38,20 @@ def encode(
 
     Parameters
     ----------
-    encoder : Encoder
-        On the CPU, to be fast.
     codes : Tensor
-        mu-law codes, integers in 0..255, shape (B, T).
+        mu-law codes, integers in 0..255, shape (B, T); the latent has shape (B, latent, F).
     dtype : torch.dtype
         float32, bfloat16 or int8: of the products; see `umtlib.generation.cpu.run`.
     threads : int, optional
         As in `umtlib.generation.generate`.
 
-    Returns
-    -------
-    Tensor
-        Latent, shape (B, latent, F), as from the encoder.
-
     Raises
     ------
     GenerationError
-        If the codes or the number format are no such thing, or there is not enough memory.
+        If the codes are no such thing, or there is not enough memory.
     """
-    if dtype not in FORMATS:
-        raise GenerationError(f"nothing is encoded in {dtype}; wanted float32, bfloat16 or int8")
     kept = encoder.project.weight.device
-    codes = native.array("codes", codes, torch.uint8, (None, None), 0, 255, device=kept)
+    codes = native.array("codes", codes, torch.uint8, (None, None), 0, 255, kept)
     config, pool = encoder.config, encoder.config.pool
     if not codes.numel():
         return torch.zeros(len(codes), config.latent, 0, device=kept)
@@ -102,21 +93,16 @@ def _library() -> ctypes.CDLL | None:
 
 
 def _arrays(encoder: Encoder) -> list[Tensor]:
-    """The weights in the order of `ARRAYS`, each of the size that the configuration says."""
-    C, L = encoder.config.channels, len(encoder.layers)
-    shapes = (3, C), (C,), (L, 3, C, C), (L, C), (L, C, C), (L, C)
+    """The weights in the order of `ARRAYS`."""
     layers, front = list(encoder.layers), encoder.front_end.conv
-    made = [
+    dilations = [layer.dilated.dilation[0] for layer in layers]
+    made = (
         front.weight[:, 0].T,  # (C, 1, 3) -> (3, C)
         front.bias,
-        torch.stack([layer.dilated.weight.permute(2, 0, 1) for layer in layers]),
+        torch.stack([layer.dilated.weight.permute(2, 0, 1) for layer in layers]),  # (L, 3, C, C)
         torch.stack([layer.dilated.bias for layer in layers]),
         torch.stack([layer.out.weight[..., 0] for layer in layers]),
         torch.stack([layer.out.bias for layer in layers]),
-    ]
-    taken = [
-        native.array(f"the encoder's {name}", value, torch.float32, shape, *native.FINITE)
-        for name, value, shape in zip(ARRAYS, made, shapes, strict=False)
-    ]
-    dilations = [layer.dilated.dilation[0] for layer in layers]
-    return [*taken, native.array("dilations", dilations, torch.int32, (L,), 1, 2**24)]
+        torch.tensor(dilations, dtype=torch.int32),
+    )
+    return [array.contiguous() for array in made]

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from umtlib.errors import AudioError, GenerationError
 from umtlib.generation.encoding import encode
 from umtlib.machine import native
 from umtlib.translator import MusicTranslator
@@ -53,39 +52,20 @@ def hear(
     samples: int,
     dtype: torch.dtype = torch.float32,
 ) -> Heard:
-    """Encode a recording of any length: 5 KB per second are kept.
+    """Encode a recording of so many samples, at least 1: 5 KB per second are kept.
 
-    Parameters
-    ----------
-    model : MusicTranslator
-        The network.
-    blocks : iterable of np.ndarray
-        float32 in [-1, 1], 16 kHz, of any lengths.
-    samples : int
-        Their length in all, at least 1.
-    dtype : torch.dtype
-        In what an encoder computes that starts from the waveform.
-
-    Raises
-    ------
-    AudioError
-        If the blocks hold more or fewer samples: a file was changed while it was read.
+    Blocks and format as in `encode_blocks`.
     """
     pool, frames = model.config.encoder.pool, -(-samples // model.config.encoder.pool)
     # Made at once: small arrays kept between large passing ones would let the heap grow for ever.
     device = next(model.parameters()).device
     latent = torch.empty(1, model.config.encoder.latent, frames, device=device)
-    levels, start, found = torch.empty(1, frames), 0, 0
+    levels, start = torch.empty(1, frames), 0
     small = (block[i : i + PIECE] for block in blocks for i in range(0, len(block), PIECE))
     for part in encode_blocks(model, small, max(1, PIECE // pool), dtype):
-        found += part.samples
-        if found > samples:
-            break
         span = slice(start, start + part.latent.shape[2])
         latent[:, :, span], levels[:, span] = part.latent, part.levels
         start = span.stop
-    if found != samples:
-        raise AudioError(f"the recording has changed: it held {samples} samples; try again")
     return Heard(latent, samples, levels)
 
 
@@ -95,34 +75,18 @@ def encode_blocks(
     frames: int,
     dtype: torch.dtype | None = None,
 ) -> Iterator[Heard]:
-    """Encode audio block by block, in memory that does not grow.
+    """Encode audio block by block, in memory that does not grow, so many frames at a time.
 
     Windows overlap by as much as the encoder can see, so the latent does not depend on the cuts.
-
-    Parameters
-    ----------
-    model : MusicTranslator
-        The translator.
-    blocks : iterable of array
-        Waveform at 16 kHz in [-1, 1], each of shape (samples,), of any lengths.
-    frames : int
-        Latent frames at a time, at least 1; the last time what is left.
-    dtype : torch.dtype, optional
-        See `umtlib.generation.encoding.encode`; default float32.
-
-    Yields
-    ------
-    Heard
-        The next frames, with their levels.
+    Blocks are of the waveform at 16 kHz in [-1, 1], shape (samples,), of any lengths. The format is
+    float32 or another of `umtlib.generation.encoding.encode`.
 
     Raises
     ------
     GenerationError
         If a block is not of such numbers, or there are not so many frames.
     """
-    frames = native.number("frames at a time (hop)", frames, 1, 2**31)
-    if not isinstance(blocks, Iterable):
-        raise GenerationError(f"blocks is {type(blocks).__name__}; give a list of arrays")
+    native.number("frames at a time (hop)", frames, 1, 2**31)
     pool, reach, dtype = model.config.encoder.pool, model.encoder.reach, dtype or torch.float32
     before = math.ceil(reach / pool)  # frames that a frame can see
     # Codes from the first that a later frame can see; the next frame, counted from there.
@@ -130,9 +94,7 @@ def encode_blocks(
     end = object()
     for block in chain(blocks, [end]):
         if block is not end:
-            mend = "convert to float32 in [-1, 1], shape (samples,)"
-            limits = -LOUDEST, LOUDEST
-            wave = native.array("block", block, torch.float32, (None,), *limits, mend=mend)
+            wave = native.array("block", block, torch.float32, (None,), -LOUDEST, LOUDEST)
             codes = torch.cat([codes, model.to_codes(wave).to("cpu", torch.uint8)])
         while True:
             left = len(codes) - first * pool

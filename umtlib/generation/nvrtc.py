@@ -4,7 +4,6 @@ NVRTC comes with torch's CUDA wheels, and so does `cuda.bindings`, the Python fa
 the driver. Neither needs a GPU, nvcc or a C++ compiler.
 """
 
-import hashlib
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
@@ -36,14 +35,7 @@ def bindings(name: str) -> ModuleType:
 
 @cache
 def cubin(options: Sequence[str], capability: int) -> bytes:
-    """Return the kernel, compiled for a kind of GPU.
-
-    Parameters
-    ----------
-    options : tuple of str
-        Definitions for the compiler, ``"-DNAME=value"``.
-    capability : int
-        10 times the compute capability of the GPU: 75 for a T4, 90 for an H100.
+    """Return the kernel, compiled by ``-DNAME=value`` for a GPU: 75 for a T4, 90 for an H100.
 
     Raises
     ------
@@ -57,8 +49,8 @@ def cubin(options: Sequence[str], capability: int) -> bytes:
     except RuntimeError as error:  # the library itself is not there
         raise GenerationError(f"NVRTC cannot be loaded: {error}") from error
     parts = [source, *(str(part).encode() for part in (*command, *version))]
-    key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
-    return native.cached(f"kernel-{key}.cubin", lambda: _compile(nvrtc, source, command))[1]
+    made = native.cached("kernel.cubin", parts, lambda: _compile(nvrtc, source, command))
+    return made.read_bytes()
 
 
 def _compile(nvrtc: ModuleType, source: bytes, command: Sequence[str]) -> bytes:

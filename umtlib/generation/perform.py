@@ -30,10 +30,6 @@ def perform(
 
     Parameters
     ----------
-    model : MusicTranslator
-        The network.
-    names : sequence of str
-        Domains of the model.
     pieces : iterable of Heard
         A recording, whose pieces but the last are of whole frames; rows are recordings side by
         side. How it is cut changes nothing but the rounding of sums.
@@ -62,7 +58,7 @@ def perform(
         )  # fmt: skip
         for part, row, known in zip(parts, codes, told, strict=True):
             yield from part.finish(model.to_waveform(row), known, last)
-        done += codes[0].shape[1] if codes else 0
+        done += codes[0].shape[1]
 
 
 def perform_long(
@@ -70,23 +66,8 @@ def perform_long(
 ) -> Iterator[tuple[str, Tensor]]:
     """Perform one recording in one domain, in stretches that are played side by side.
 
-    Parameters
-    ----------
-    model : MusicTranslator
-        The network.
-    name : str
-        A domain of the model.
-    heard : Heard
-        The whole recording, B = 1, with its levels.
-    **options
-        Of `umtlib.generation.chunks.generate_long`.
-
-    Yields
-    ------
-    name : str
-        The domain.
-    piece : Tensor
-        As `perform`.
+    Of the whole recording, B = 1, with its levels; yields as `perform`. Options are those of
+    `umtlib.generation.chunks.generate_long`.
     """
     part = _Part(model, name)
     for waveform, told in chunks.generate_long(

@@ -41,21 +41,14 @@ def run(
     forced: Tensor | None = None,
     logits: Tensor | None = None,
 ) -> Tensor:
-    """Generate; see `umtlib.generation.generate`.
+    """Return the chosen codes, shape (B, T); see `umtlib.generation.generate`, which checks.
 
     Parameters
     ----------
-    decoder, told, uniforms, temperature, state
-        As there; nothing is checked here.
     forced : Tensor, optional
         Codes, shape (B, T), that take the place of the chosen ones in the past of the next sample.
     logits : Tensor, optional
-        Shape (B, T, 256); filled with the logits of every sample.
-
-    Returns
-    -------
-    Tensor
-        The chosen codes, int64, shape (B, T).
+        float32, shape (B, T, 256); filled with the logits of every sample.
     """
     memory = state.memory = state.memory or _silence(decoder, len(uniforms))
     frames = told.condition.transpose(1, 2)  # (B, N, L)

@@ -19,8 +19,6 @@ class State:
 
     Attributes
     ----------
-    position : int
-        Samples generated so far.
     owner : tuple
         What the state belongs to (backend, dtype, streams, decoder); set by the first call.
     memory : object
@@ -29,7 +27,6 @@ class State:
         Each stream's source of uniforms, when the caller passes none.
     """
 
-    position: int = 0
     owner: tuple | None = None
     memory: Any = None
     streams: list[torch.Generator] | None = None
@@ -44,16 +41,12 @@ def draw_uniforms(
     0 first, and keeps a generator per stream in `state`. So a stream's numbers depend on the
     seed and on its index alone: not on the batch size, the backend, or the pieces it comes in.
 
-    Returns
-    -------
-    Tensor
-        float32 in [0, 1), shape (B, T).
+    Returns float32 in [0, 1), shape (B, T).
     """
     if state.streams is None:
         seeds = torch.randint(2**62, (batch,), generator=generator)
         state.streams = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-    rows = [torch.rand(samples, generator=stream) for stream in state.streams]
-    return torch.stack(rows) if rows else torch.empty(0, samples)
+    return torch.stack([torch.rand(samples, generator=stream) for stream in state.streams])
 
 
 def choose(logits: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
@@ -69,14 +62,9 @@ def choose(logits: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
     logits : Tensor
         Shape (B, 256). The sums are taken in float64.
     uniforms : Tensor
-        In [0, 1), shape (B,).
+        In [0, 1), shape (B,); so many codes, int64, are returned.
     temperature : float
         At least 0; 1 samples the model's own distribution.
-
-    Returns
-    -------
-    Tensor
-        int64 codes in 0..255, shape (B,).
     """
     if temperature == 0:
         return logits.argmax(dim=-1)

@@ -42,12 +42,8 @@ def stream(
 
     Parameters
     ----------
-    model : MusicTranslator
-        The translator.
     blocks : iterable of array
         Waveform at 16 kHz in [-1, 1], each of shape (samples,), of any lengths.
-    to : str
-        Name of the wanted domain.
     hop : int
         Latent frames per step, at least 1. See `latency`.
     **options

@@ -21,6 +21,7 @@ from umtlib.generation.perform import perform, perform_long
 from umtlib.translator import MusicTranslator
 
 ALL = "all"
+TIMED = 800  # samples of a measurement
 
 Progress = Callable[[int, int], None]
 
@@ -42,8 +43,6 @@ def translate(
 
     Parameters
     ----------
-    model : MusicTranslator
-        The trained network; see `umtlib.load`.
     audio : np.ndarray
         Shape (frames,) or (frames, channels), any length; see `umtlib.audio.to_mono_16k`.
     sample_rate : float
@@ -69,7 +68,7 @@ def translate(
     ConfigError
         If the model has no such domain, or there is no such dtype.
     GenerationError
-        If temperature, backend or dtype make no sense.
+        If there is no such temperature or backend.
     """
     names = domains(model, to)
     _, dtype = resolve(settings.get("backend", "auto"), dtype)
@@ -135,12 +134,10 @@ def pieces(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Generate the audio of several domains piece by piece, in memory that does not grow.
 
+    A domain's audio does not depend on the others.
+
     Parameters
     ----------
-    model : MusicTranslator
-        The network.
-    names : sequence of str
-        Domains of the model; a domain's audio does not depend on the others.
     heard : Heard
         The recording. Without `levels` it cannot be cut.
     chunked : bool
@@ -186,14 +183,9 @@ def _tell(progress: Progress, length: int, before: int, now: int, number: int, d
 def write(
     model: MusicTranslator, paths: Mapping[str, Path], heard: Heard, shown: int = 0, **settings
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Write what `pieces` makes to a WAV file for each domain, and yield when one is finished.
+    """Write what `pieces` makes to a WAV file for each domain.
 
-    Yields
-    ------
-    name : str
-        A domain whose file is there.
-    beginning : np.ndarray
-        Its first ``shown`` samples, or all if there are fewer.
+    Yields a domain's name when its file is there, and the first ``shown`` samples of it.
     """
     with contextlib.ExitStack() as outer:
         files = {name: outer.enter_context(contextlib.ExitStack()) for name in paths}
@@ -223,9 +215,14 @@ def stretches(model: MusicTranslator, levels: Tensor) -> int:
 
 
 def cuts_pay(model: MusicTranslator, domains: int, samples: int) -> bool:
-    """Tell whether a recording is long enough for `chunked` to be worth it, here."""
+    """Tell whether a recording is long enough for `chunked` to be worth its approximation, here.
+
+    Exact generation has one stream per domain, and gives each a thread as long as there are enough.
+    Stretches fill all threads, and share the weights that a thread reads: six of them are made 2.0
+    (``small``) to 2.8 times (``paper``) as fast as one; see ``docs/generation.md``.
+    """
     silence = torch.zeros(1, -(-samples // model.config.encoder.pool))  # cut evenly
-    return chunks.pays(stretches(model, silence), domains)
+    return stretches(model, silence) >= chunks.FEWEST * min(domains, thread_count())
 
 
 def speed(
@@ -234,23 +231,17 @@ def speed(
     *,
     chunked: bool = False,
     dtype: str | torch.dtype = "auto",
-    samples: int = 800,
     **options,
 ) -> float:
-    """Measure how fast these domains are generated here.
+    """Measure how many seconds of audio are made here per second, the domains added up.
 
-    Returns
-    -------
-    float
-        Seconds of audio per second, the domains added up. The measurement takes two times
-        ``samples`` in every domain, or with `chunked` in all stretches of one domain that are made
-        at a time, each rounded up to a latent frame; the first lets the backend get ready and is
-        not timed.
+    Two times 50 ms are made in every domain, or with `chunked` in all stretches of one domain that
+    are made at a time; the first lets the backend get ready and is not timed.
     """
     encoder = model.config.encoder
     decoders = [model.decoders[name] for name in (names[:1] if chunked else names)]
     streams = chunks.STREAMS * thread_count() if chunked else 1
-    latent = torch.zeros(streams, encoder.latent, -(-samples // (encoder.pool * streams)))
+    latent = torch.zeros(streams, encoder.latent, -(-TIMED // (encoder.pool * streams)))
     latent = latent.to(next(model.parameters()).device)
     for _ in range(2):
         began = time.perf_counter()

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from umtlib.decoder import CodeInput, Decoder
-from umtlib.machine import native
 from umtlib.mulaw import CODES, SILENCE
 
 
@@ -34,13 +33,7 @@ class Weights:
 
 @torch.no_grad()
 def gather(decoder: Decoder) -> Weights:
-    """Copy the weights out of a decoder; later changes of the decoder do not reach the copy.
-
-    Raises
-    ------
-    GenerationError
-        If one of them is not of the size that the configuration says, or not finite.
-    """
+    """Copy the weights out of a decoder; later changes of the decoder do not reach the copy."""
     channels, layers = decoder.config.channels, decoder.layers
     taps = torch.stack([layer.taps.weight for layer in layers])
     out_bias = torch.stack([layer.out.bias for layer in layers]).double()
@@ -62,21 +55,8 @@ def gather(decoder: Decoder) -> Weights:
         "logits": decoder.logits.weight,
         "logits_bias": decoder.logits.bias,
     }
-    C, S, L = channels, decoder.config.skip_channels, len(layers)
-    inputs = decoder.config.input_kernel + bool(decoder.guide.order)
-    shapes = {
-        "table": (inputs, CODES + 1, C + S), "condition": (2 * L * C + S, None),
-        "condition_bias": (2 * L * C + S,), "previous": (L, 2 * C, C), "current": (L, 2 * C, C),
-        "out": (L, C + S, C), "residual_bias": (L, C), "head": (S, S), "logits": (CODES, S),
-        "logits_bias": (CODES,),
-    }  # fmt: skip
     return Weights(
-        **{
-            name: native.array(
-                f"the decoder's {name}", made[name].clone(), torch.float32, shape, *native.FINITE
-            )
-            for name, shape in shapes.items()
-        }
+        **{name: x.to("cpu", torch.float32, copy=True).contiguous() for name, x in made.items()}
     )
 
 

@@ -18,12 +18,7 @@ MEMORY = (
 def device(name: str = "auto", gpu: bool = True) -> torch.device:
     """Return the device of that name; a process of ``torchrun`` has the GPU of its local rank.
 
-    Parameters
-    ----------
-    name : str
-        ``"auto"`` (an NVIDIA GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
-    gpu : bool
-        Whether ``"auto"`` may be a GPU.
+    ``"auto"`` is an NVIDIA GPU if there is one and `gpu` allows it, else the CPU.
 
     Raises
     ------
@@ -49,13 +44,7 @@ def device(name: str = "auto", gpu: bool = True) -> torch.device:
 def precision(name: str, device: torch.device) -> str:
     """Return in what the products of a network are to be computed on a device.
 
-    Parameters
-    ----------
-    name : str
-        One of `PRECISIONS`, or ``"auto"``: on an NVIDIA GPU bfloat16 where it has it, else float16,
-        and elsewhere float32.
-    device : torch.device
-        Where.
+    ``"auto"`` is on an NVIDIA GPU bfloat16 where it has it, else float16, and elsewhere float32.
 
     Raises
     ------

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from umtlib.errors import NativeError, TrainingError
+from umtlib.errors import NativeError
 from umtlib.machine import native
 
 GRAIN = 2**17  # numbers of an array that are worth a thread of their own
@@ -73,34 +73,9 @@ def stack(
         What the sums start from, the biases of all skips included, float32, shape (B, T, S).
     conditions : Tensor
         What is added before the gates, float32, shape (layers, B, F, 2C), T a multiple of F.
-    dilations : sequence of int
-        Per layer.
-    taps, outs : sequence of Tensor
-        Per layer, shapes (2C, 2C) and (C + S, C).
-    biases : sequence of Tensor
-        Per layer, of the residual, shape (C,).
-
-    Raises
-    ------
-    TrainingError
-        If one of them is anything else.
+    taps, outs, biases : sequence of Tensor
+        Per layer, float32, shapes (2C, 2C), (C + S, C) and, of the residual, (C,).
     """
-    (batch, samples, channels), skip, layers = x.shape, skips.shape[-1], len(dilations)
-    frames = conditions.shape[2] if conditions.ndim == 4 else 1
-    shapes = {"x": (x, (batch, samples, channels)), "skips": (skips, (batch, samples, skip))}
-    shapes["conditions"] = conditions, (layers, batch, frames, 2 * channels)
-    for kind, group, shape in (
-        ("taps", taps, (2 * channels, 2 * channels)),
-        ("outs", outs, (channels + skip, channels)),
-        ("biases", biases, (channels,)),
-    ):
-        shapes |= {f"{kind}[{i}]": (value, shape) for i, value in enumerate(group)}
-    for name, (value, shape) in shapes.items():
-        if value.shape != shape or value.dtype != torch.float32 or value.device.type != "cpu":
-            found = f"{str(value.dtype)[6:]} of shape {tuple(value.shape)} on {value.device}"
-            raise TrainingError(f"{name} is {found}; wanted float32 of shape {shape} on the CPU")
-    if samples % max(frames, 1) or not len(taps) == len(outs) == len(biases) == layers:
-        raise TrainingError(f"{samples} samples, {frames} frames, {layers} layers do not fit")
     return _Stack.apply(_product(), dilations, x, skips, conditions, *taps, *outs, *biases)
 
 

@@ -5,23 +5,19 @@ Python headers or setuptools, which many environments lack. Every array and numb
 them, or to a GPU, passes through `array` and `number`.
 """
 
+import atexit
 import ctypes
 import errno
 import hashlib
-import numbers
 import os
 import platform
 import re
 import shutil
-import signal
-import stat
 import subprocess
 import sys
 import tempfile
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -104,29 +100,18 @@ def builds() -> list[Build]:
 
 @cache
 def load(name: str) -> ctypes.CDLL:
-    """Return a compiled file of this package, such as ``"generation/kernel.cpp"``.
-
-    It is compiled once: kept in the user's cache folder (``UMT_CACHE`` overrides it; see `cached`)
-    under a name that depends on source, compiler and build, or else for this process alone.
+    """Return a file of this package, such as ``"generation/kernel.cpp"``, compiled once and kept.
 
     Raises
     ------
     NativeError
         If there is no C++ compiler (``CXX``, ``c++``, ``g++``, ``clang++``), or it fails.
     """
+    (_, command, version), source = toolchain(), _source(name)
+    parts = [source, version, *map(os.fsencode, command)]
     try:
-        (_, command, version), source = toolchain(), _source(name)
-        key = hashlib.sha256(b"\0".join([source, version, *map(os.fsencode, command)]))
-        file = f"{Path(name).stem}-{key.hexdigest()[:20]}.so"
-        with _stoppable():
-            library, content = cached(file, lambda: compiled(command, source))
-            if library:
-                with suppress(OSError):  # nothing can be executed there
-                    return ctypes.CDLL(str(library))
-            with tempfile.TemporaryDirectory(prefix="umtlib-") as folder:
-                library = Path(folder, file)
-                library.write_bytes(content)
-                return ctypes.CDLL(str(library))
+        library = cached(f"{Path(name).stem}.so", parts, lambda: compiled(command, source))
+        return ctypes.CDLL(str(library))
     except OSError as error:
         raise NativeError(f"the kernel cannot be built or loaded here: {error}") from error
 
@@ -159,22 +144,12 @@ def compiled(command: Sequence[str], source: bytes) -> bytes:
         If it refuses.
     """
     with tempfile.TemporaryDirectory(prefix="umtlib-") as folder:
-        text, made = Path(folder, "source.cpp"), Path(folder, "source.so")
-        text.write_bytes(source)
-        process = subprocess.Popen(
-            [*command, text, "-o", made], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            env=os.environ | {"TMPDIR": folder}, start_new_session=True,
-        )  # fmt: skip
-        try:
-            complaint = process.communicate()[1]
-        except BaseException:  # the driver's children too: they write into the folder
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
-        if process.returncode:
-            raise NativeError(
-                f"{command[0]} cannot compile the kernel on {sys.platform}: {_complaint(complaint)}"
-            )
+        made = Path(folder, "made.so")
+        command = [*command, "-x", "c++", "-", "-o", str(made)]
+        done = subprocess.run(command, input=source, capture_output=True)
+        if done.returncode:
+            said = _complaint(done.stderr)
+            raise NativeError(f"{command[0]} cannot compile the kernel on {sys.platform}: {said}")
         return made.read_bytes()
 
 
@@ -201,76 +176,40 @@ def _source(name: str) -> bytes:
     return re.sub(rb'(?m)^#include "(.+)"$', header, file.read_bytes())
 
 
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let SIGTERM unwind what it meets, as Ctrl-C does, where nobody else handles it."""
-    main = threading.current_thread() is threading.main_thread()
-    ours = main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if ours:
-        files.stop_in_order()
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
 # ----------------------------------------------------------------------------------- the cache
 
 
 def cache_folder() -> Path:
-    """Return where compiled kernels lie: ``UMT_CACHE``, or umtlib's folder in the user's cache.
+    """Return where compiled kernels lie: ``UMT_CACHE``, or umtlib's folder in the user's cache."""
+    return Path(os.environ.get("UMT_CACHE") or pooch.os_cache("umtlib"))
 
-    Where others can write to that, it is a folder inside it to which they cannot.
+
+def cached(name: str, parts: Sequence[bytes], make: Callable[[], bytes]) -> Path:
+    """Return a file of the cache, made if none was made of the same parts before.
+
+    What is in a folder to which others can write is not trusted: then, as where nothing can be
+    written, a `RuntimeWarning` says so and the file is made for this process alone.
     """
-    folder = Path(os.environ.get("UMT_CACHE") or pooch.os_cache("umtlib"))
-    private = not os.path.exists(folder) or _ours(folder.resolve(), stat.S_ISDIR)
-    return folder if private else folder / f"user-{os.geteuid()}"
-
-
-def cached(name: str, make: Callable[[], bytes]) -> tuple[Path | None, bytes]:
-    """Return a file of the cache, made anew unless it is whole and nobody else could write it.
-
-    Returns
-    -------
-    path : Path or None
-        Where it lies; None, with a `RuntimeWarning`, if it cannot be kept.
-    content : bytes
-        What is in it.
-    """
-    path = cache_folder() / name
-    digest = path.with_name(f"{name}.sha256")
+    stem, _, suffix = name.partition(".")
+    key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
+    folder, name = cache_folder(), f"{stem}-{key}.{suffix}"
     try:
-        if _ours(path.parent, stat.S_ISDIR) and _ours(path) and _ours(digest):
-            content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest() == digest.read_text(encoding="latin-1"):
-                return path, content
-    except OSError:
-        pass
-    content = make()
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _ours(path.parent, stat.S_ISDIR):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
             raise PermissionError(errno.EACCES, "others can write to it")
-        for file, data in (path, content), (digest, hashlib.sha256(content).hexdigest().encode()):
-            with files.replacing(file) as part:
-                part.touch(mode=0o600)
-                part.write_bytes(data)
+        if not (folder / name).is_file():
+            with files.replacing(folder / name) as part:
+                part.write_bytes(make())
     except OSError as error:
         warnings.warn(
-            f"{path.parent} cannot keep what is compiled ({error.strerror}), so every start takes "
+            f"{folder} cannot keep what is compiled ({error.strerror}), so every start takes "
             "seconds; set UMT_CACHE to a folder of your own", RuntimeWarning, stacklevel=3,
         )  # fmt: skip
-        return None, content
-    return path, content
-
-
-def _ours(path: Path, kind: Callable[[int], bool] = stat.S_ISREG) -> bool:
-    try:
-        found = path.lstat()
-    except OSError:
-        return False
-    return kind(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+        folder = Path(tempfile.mkdtemp(prefix="umtlib-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        (folder / name).write_bytes(make())
+    return folder / name
 
 
 # ------------------------------------------------------------------------- what is handed over
@@ -281,76 +220,60 @@ def array(
     value: Any,
     dtype: torch.dtype,
     shape: Sequence[int | None],
-    low: float | None = None,
-    high: float | None = None,
-    *,
+    low: float,
+    high: float,
     device: torch.device | str = "cpu",
-    mend: str = "",
-    written: bool = False,
 ) -> Tensor:
     """Return an array as native code takes it, contiguous, or refuse it.
 
     Parameters
     ----------
-    name, mend : str
-        What it is, and what to do, for the message.
+    name : str
+        What it is, for the message.
     value : Tensor or array
         Floating-point numbers if `dtype` is of them, else integers; of any width.
     dtype, device
         What it becomes, and where.
     shape : sequence of int or None
         None stands for any size.
-    low, high : float, optional
-        The least and the greatest value; NaN lies outside. By default none is looked at.
-    written : bool
-        It is written to, so it must be of that type, place and order already.
+    low, high : float
+        The least and the greatest value; NaN lies outside.
 
     Raises
     ------
     GenerationError
         If it is anything else.
     """
-    finite = low is None or (low, high) == FINITE
-    ranged = ", finite" * (low is not None) if finite else f", {low:g} to {high:g}"
     sizes = ", ".join("*" if size is None else str(size) for size in shape)
-    wanted = mend or f"wanted {str(dtype)[6:]} of shape ({sizes}){ranged}"
+    ranged = "finite" if (low, high) == FINITE else f"{low:g} to {high:g}"
+    wanted = f"wanted {str(dtype)[6:]} of shape ({sizes}), {ranged}"
     try:
-        value = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
-    except (TypeError, ValueError, RuntimeError) as error:
+        value = torch.from_numpy(np.array(value)) if not isinstance(value, Tensor) else value
+    except (TypeError, ValueError) as error:
         raise GenerationError(f"{name}: {type(value).__name__} is no array; {wanted}") from error
     kinds = [(t.is_floating_point, t.is_complex, t == torch.bool) for t in (value.dtype, dtype)]
-    if kinds[0] != kinds[1] or value.is_quantized:
+    if kinds[0] != kinds[1]:
         raise GenerationError(f"{name} has type {str(value.dtype)[6:]}; {wanted}")
     fits = [size in (None, own) for size, own in zip(shape, value.shape, strict=False)]
     if value.ndim != len(shape) or not all(fits):
         raise GenerationError(f"{name} has shape {tuple(value.shape)}; {wanted}")
-    if value.layout != torch.strided or value.is_meta:
-        raise GenerationError(f"{name} is not held in memory as an array; {wanted}")
-    if low is not None and value.numel():
+    value = value.detach()
+    if value.numel():
         wide = torch.float64 if dtype.is_floating_point else torch.int64
-        least, most = (bound.item() for bound in value.detach().to(wide).aminmax())
+        least, most = (bound.item() for bound in value.to(wide).aminmax())
         if not (low <= least and most <= high):
             raise GenerationError(f"{name} has values from {least:g} to {most:g}; {wanted}")
-    made = value.detach().to(device, dtype).contiguous()
-    if written and made.data_ptr() != value.data_ptr():
-        raise GenerationError(f"{name} cannot be written to as it is; {wanted}, contiguous")
-    return made
+    return value.to(device, dtype).contiguous()
 
 
-def number(
-    name: str, value: Any, low: float, high: float, kind: type[int] | type[float] = int
-) -> Any:
-    """Return a number as native code takes it.
+def number(name: str, value: float, low: float, high: float) -> Any:
+    """Return a number that is in its range.
 
     Raises
     ------
     GenerationError
-        If it is no number of this kind, or not between `low` and `high`.
+        If it is not.
     """
-    wanted = numbers.Integral if kind is int else numbers.Real
-    if not isinstance(value, wanted) or isinstance(value, bool):
-        raise GenerationError(f"{name} is {type(value).__name__}; wanted {kind.__name__}")
     if not low <= value <= high:
-        given = float(min(max(value, -1e99), 1e99))  # a whole number may be too long to print
-        raise GenerationError(f"{name} {given:g} must be from {low:g} to {high:g}")
-    return kind(value)
+        raise GenerationError(f"{name} {value:g} must be from {low:g} to {high:g}")
+    return value

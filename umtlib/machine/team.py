@@ -42,10 +42,7 @@ class Team:
     def mean_gradients(self, parts: Sequence[Sequence[Tensor]]) -> None:
         """Replace the gradients of each part by their mean over the ranks that have any of it.
 
-        Parameters
-        ----------
-        parts : sequence of sequence of Tensor
-            Parameters; the same on all ranks. A part that no rank uses keeps having no gradient.
+        Parts are parameters, the same on all ranks. One that no rank uses keeps its lack of any.
         """
         if self.size == 1:
             return
@@ -105,12 +102,7 @@ def listening() -> Iterator[None]:
 def join(device: torch.device, patience: timedelta = PATIENCE) -> Iterator[Team]:
     """Join the team that ``torchrun`` started, or be a team of one.
 
-    Parameters
-    ----------
-    device : torch.device
-        Of this process: the CPU (gloo) or a GPU of its own (nccl).
-    patience : timedelta
-        How long a rank may be silent.
+    On the CPU its messages go by gloo, between GPUs by nccl; a rank may be silent for `patience`.
 
     Raises
     ------
@@ -123,8 +115,6 @@ def join(device: torch.device, patience: timedelta = PATIENCE) -> Iterator[Team]
     try:
         with listening():
             store, rank, size = next(dist.rendezvous("env://", timeout=JOINING))
-            store.set(f"here/{rank}", "")
-            store.wait([f"here/{one}" for one in range(size)], JOINING)
             backend = "nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(
                 backend, store=store, rank=rank, world_size=size, timeout=patience
