@@ -359,7 +359,6 @@ def test_any_setting(name, value):
     (["translate", "x.wav", "--temperature", "nan"], "--temperature"),
     (["stimuli", "opinion", "--data", ".", "--to", "all", "--out", "out"], "one target"),
     (["corpus", "nsynth", ".", "--out", "out", "--pitches", 0, 128], "--pitches"),
-    (["corpus", "folder", "--domain", "a=.", "--out", "out", "--longest", "nan"], "--longest"),
     (["ratings", "x.csv", "--level", "inf"], "--level"),
     (["ratings"], "umt ratings --help"),
     (["nonsense\n2"], "umt --help"),

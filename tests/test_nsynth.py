@@ -1,7 +1,6 @@
 """NSynth's layout to a corpus: selection, domains, splits; and training on the result."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -131,23 +130,21 @@ def test_a_family_without_official_validation(tmp_path):
     assert corpus.select("synth_lead", "val") and corpus.select("synth_lead", "train")
 
 
-def test_real_missing_and_unknown_notes(tmp_path):
+def test_real_and_missing_notes(tmp_path):
     write(tmp_path, "nsynth-test", REAL)
     found = list(nsynth.read_examples(tmp_path / "nsynth-test/examples.json"))
     assert [n["note_str"] for n in found] == sorted(REAL)
     assert all(each.items() <= REAL[each["note_str"]].items() for each in found)
-    with pytest.raises(CorpusError, match="has only nsynth-test; add nsynth-train"):
+    with pytest.raises(CorpusError, match="no track for train"):
         build(tmp_path, tmp_path / "out")
     write(tmp_path, "nsynth-train", note(pitch=60) | note(pitch=61) | note(pitch=62))
     audio = tmp_path / "nsynth-train" / "audio"
     (audio / "flute_acoustic_001-061-100.wav").unlink()
-    (audio / "stranger.wav").write_bytes(b"x")
     flutes = Selection(families=["flute"])
     build(tmp_path, tmp_path / "out", by="instrument", selection=flutes)
-    text = (tmp_path / "out" / SKIPPED).read_text()
-    lines = {line["file"]: line["reason"] for line in map(json.loads, text.splitlines())}
-    assert "No such file" in lines.pop("nsynth-train/audio/flute_acoustic_001-061-100.wav")
-    assert lines == {"nsynth-train/audio/stranger.wav": "not in examples.json"}
+    [line] = map(json.loads, (tmp_path / "out" / SKIPPED).read_text().splitlines())
+    assert line["file"] == "nsynth-train/audio/flute_acoustic_001-061-100.wav"
+    assert "No such file" in line["reason"]
 
 
 def changed(**fields):
@@ -156,17 +153,14 @@ def changed(**fields):
 
 
 @pytest.mark.parametrize("text", [
-    "", "[1]", "{", "[" * 100_000, '{"a": 1}', "\xff",
-    changed(note_str="../../evil"), changed(note_str=5), changed(note_str="\ud800"),
-    changed(instrument_str="a/b"), changed(instrument_str="\udfff"), changed(pitch="60"),
-    changed(pitch=True), changed(velocity=None), changed(instrument_family_str=""),
+    "", "[1]", "{", "[" * 100_000, '{"a": 1}', '{"a": {}}', "\xff", changed(pitch=None),
+    changed(instrument_family_str=".."), changed(instrument_family_str="a/b"),
 ])  # fmt: skip
 def test_a_damaged_or_hostile_list_is_refused(tmp_path, text):
     write(tmp_path, "nsynth-train", note())
     (tmp_path / "nsynth-train" / "examples.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(CorpusError, match="examples.json") as caught:
+    with pytest.raises(CorpusError, match="examples.json|letters"):
         build(tmp_path, tmp_path / "out")
-    assert "\n" not in str(caught.value) and str(caught.value).encode()
 
 
 def test_what_is_not_nsynth(tmp_path):
@@ -176,10 +170,6 @@ def test_what_is_not_nsynth(tmp_path):
         build(MINI, tmp_path / "out", by="colour")
     with pytest.raises(CorpusError, match="loosen"):
         build(MINI, tmp_path / "out", selection=Selection(families=["tuba"]))
-    shutil.copytree(MINI, tmp_path / "in")
-    shutil.rmtree(tmp_path / "in/nsynth-train/audio")
-    with pytest.raises(CorpusError, match="is missing"):
-        build(tmp_path / "in", tmp_path / "out")
 
 
 def test_training_on_it_from_end_to_end(umt, tmp_path):
@@ -196,11 +186,9 @@ def test_training_on_it_from_end_to_end(umt, tmp_path):
 
 
 def test_the_command_asks_the_network_for_nothing_that_is_there(umt, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "fetch", None)
+    monkeypatch.setattr(download, "_fetch", None)
     command = ["corpus", "nsynth", MINI, "--download", "--velocity", 50, "--workers", 1, "--out"]
     status, printed, complaint = umt(*command, tmp_path / "out")
     assert status == 0 and "12 tracks" in printed, complaint
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert_refused(umt(*command, tmp_path / "two"), "one process", out=tmp_path / "two")
     refused = umt("corpus", "nsynth", tmp_path, "--out", tmp_path / "three")
     assert_refused(refused, "nsynth-train/examples.json", out=tmp_path / "three")

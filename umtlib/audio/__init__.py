@@ -21,35 +21,33 @@ from umtlib.audio.levels import (
     CEILING,
     LEVEL,
     SAMPLE_RATE,
-    Loudness,
     level,
     level_gain,
     levelled,
     measure,
 )  # fmt: skip
-from umtlib.audio.opening import UNREADABLE, native, opened
+from umtlib.audio.opening import native, opened
 from umtlib.errors import AudioError, UmtWarning
 from umtlib.files.names import readable
 
 __all__ = [
-    "CEILING", "LEVEL", "LONGEST", "RATES", "SAMPLE_RATE", "Loudness", "Recording", "level",
-    "level_gain", "levelled", "measure", "native", "read", "replacing", "silenced_decoder",
-    "stream", "to_mono_16k", "write", "writing",
+    "CEILING", "LEVEL", "LONGEST", "RATES", "SAMPLE_RATE", "Recording", "level", "level_gain",
+    "levelled", "measure", "native", "read", "replacing", "stream", "to_mono_16k", "write",
+    "writing",
 ]  # fmt: skip
 
 LONGEST = 12 * 3600  # seconds; what decodes to more than this is refused, not collected in memory
 RATES = range(4_000, 768_001)  # Hz; a header with another rate is damaged
 _MOST_CHANNELS = 64  # of an array; more means that time does not come first
 _BLOCK = 1 << 18  # values (frames times channels) decoded at a time
-_JUDGED = 600  # seconds that tell whether the channels cancel each other
 
 
 def read(path: str | os.PathLike) -> np.ndarray:
     """Read an audio file as 16 kHz mono.
 
     Any format of libsndfile (WAV, FLAC, OGG, MP3, AIFF...), sample rate, number of channels and
-    length up to 12 hours. Channels are averaged; those that would cancel the others are turned over
-    first, with a warning. If the result exceeds +-1 (float files can, and so can resampling of loud
+    length up to 12 hours. Channels are averaged; of two that would cancel each other the louder is
+    taken, with a warning. If the result exceeds +-1 (float files can, and so can resampling of loud
     audio), all of it is scaled down to a peak of 1: nothing is clipped. From a truncated file comes
     what can be decoded, with a warning.
 
@@ -83,13 +81,17 @@ def stream(path: str | os.PathLike) -> Iterator[np.ndarray]:
     """
     path = Path(path)
     try:
-        with opened(path) as (file, _):
-            signs = _signs(_decode(file), file.channels, file.samplerate, str(path))
-        with opened(path) as (file, promise):
-            frames = yield from _to_16k(_decode(file), file.samplerate, str(path), signs)
-            _tell_what_lacks(path, frames / file.samplerate, promise, file)
+        with opened(path) as (file, promised):
+            frames = yield from _to_16k(_decode(file), file.samplerate, str(path))
+            lacking = promised - 1.02 * frames  # of an MP3 the promise is an estimate
+            if lacking > 0.1 * file.samplerate:
+                _warn(f"{path} holds {frames / file.samplerate:.4g} s of the "
+                      f"{promised / file.samplerate:.4g} s that its header says; it is used as far "
+                      "as it goes")  # fmt: skip
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
-        raise AudioError(UNREADABLE.format(path)) from error
+        raise AudioError(
+            f"{path} cannot be decoded as audio; convert it to WAV first, with ffmpeg or an editor"
+        ) from error
 
 
 class Recording:
@@ -101,17 +103,13 @@ class Recording:
         The recording.
     kept : file
         To read and write, such as a `tempfile.TemporaryFile`; 64 KB per second are appended.
-    longest : float
-        Seconds; the rest of a longer file is cut off, with a warning.
 
     Attributes
     ----------
     samples : int
         At 16 kHz.
-    loudness : Loudness
-        From `measure`.
     span : float
-        From the lowest sample to the highest, before it is levelled.
+        From the lowest sample to the highest, in the liveliest block, before it is levelled.
 
     Raises
     ------
@@ -121,24 +119,15 @@ class Recording:
         If there is no room to keep it.
     """
 
-    def __init__(self, path: str | os.PathLike, kept: BinaryIO, longest: float = LONGEST):
-        self.kept, self.start = kept, kept.seek(0, os.SEEK_END)
-        self.lowest, self.highest = np.inf, -np.inf
-        self.samples, self.loudness = measure(self._keep(path, round(longest * SAMPLE_RATE)))
-        self.span = self.highest - self.lowest
+    def __init__(self, path: str | os.PathLike, kept: BinaryIO):
+        self.kept, self.start, self.span = kept, kept.seek(0, os.SEEK_END), 0.0
+        self.samples, self.loudness = measure(self._keep(path))
 
-    def _keep(self, path: str | os.PathLike, most: int) -> Iterator[np.ndarray]:
-        left = most
-        for block in stream(path):
-            block, whole = block[:left], len(block)
+    def _keep(self, path: str | os.PathLike) -> Iterator[np.ndarray]:
+        for block in filter(len, stream(path)):
             self.kept.write(block.tobytes())
-            self.lowest = min(self.lowest, block.min(initial=np.inf))
-            self.highest = max(self.highest, block.max(initial=-np.inf))
+            self.span = max(self.span, float(np.ptp(block)))
             yield block
-            left -= whole
-            if left < 0:
-                _warn(f"{path} is cut after {most / SAMPLE_RATE:g} s")
-                return
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield all of it as float32 blocks of shape (block,)."""
@@ -153,21 +142,6 @@ class Recording:
         for first in range(0, samples, _BLOCK):
             self.kept.seek(self.start + 4 * first)
             yield np.frombuffer(self.kept.read(4 * min(_BLOCK, samples - first)), np.float32)
-
-
-@contextlib.contextmanager
-def silenced_decoder() -> Iterator[None]:
-    """Hide what the MP3 decoder writes to stderr about damaged files; warnings come at the end."""
-    saved, told = os.dup(2), []
-    try:
-        with open(os.devnull, "wb") as nowhere, warnings.catch_warnings(record=True) as told:
-            os.dup2(nowhere.fileno(), 2)
-            yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        for one in told:
-            warnings.showwarning(one.message, one.category, one.filename, one.lineno)
 
 
 def to_mono_16k(audio: np.ndarray, sample_rate: float) -> np.ndarray:
@@ -197,15 +171,12 @@ def to_mono_16k(audio: np.ndarray, sample_rate: float) -> np.ndarray:
     (16000,)
     """
     audio = np.asarray(audio)
-    if audio.ndim not in (1, 2):
+    samples = _as_float(audio[:, None] if audio.ndim == 1 else audio)
+    if samples.ndim != 2 or not 1 <= samples.shape[1] <= _MOST_CHANNELS:
         raise AudioError(f"audio has shape {audio.shape}; give (frames,) or (frames, channels)")
-    samples = _as_float(audio if audio.ndim == 2 else audio[:, None])
-    if not 1 <= samples.shape[1] <= _MOST_CHANNELS:
-        raise AudioError(f"audio has shape {audio.shape}; time must come first: transpose it")
     step = _BLOCK // samples.shape[1]
-    blocks = [samples[start : start + step] for start in range(0, len(samples), step)]
-    signs = _signs(blocks, samples.shape[1], sample_rate, "the audio")
-    return _limited(np.concatenate(list(_to_16k(blocks, sample_rate, "the audio", signs))))
+    blocks = (samples[start : start + step] for start in range(0, len(samples), step))
+    return _limited(np.concatenate(list(_to_16k(blocks, sample_rate, "the audio"))))
 
 
 def write(path: str | os.PathLike, waveform: np.ndarray) -> None:
@@ -294,67 +265,40 @@ def _as_float(audio: np.ndarray) -> np.ndarray:
     raise AudioError(f"audio of type {audio.dtype}: give floats in [-1, 1], int16, int32 or uint8")
 
 
-def _tell_what_lacks(path: Path, seconds: float, promise: float, file) -> None:
-    promised = seconds * promise
-    if promise == 1 and 1.02 * seconds + 0.1 < file.frames / file.samplerate < LONGEST:
-        promised = file.frames / file.samplerate  # of an MP3 it is an estimate
-    if promised > seconds:
-        _warn(f"{path} holds {seconds:.4g} s of the {promised:.4g} s that its header says; it is "
-              "used as far as it goes")  # fmt: skip
-
-
 def _warn(text: str) -> None:
     warnings.warn(readable(text), UmtWarning, stacklevel=2)
 
 
-def _signs(blocks: Iterable[np.ndarray], channels: int, rate: float, name: str) -> np.ndarray:
-    """Return 1 or -1 for each channel, so that their average does not lose what is heard.
+def _mono(blocks: Iterable[np.ndarray], name: str) -> Iterator[np.ndarray]:
+    """Average the channels of blocks (frames, channels).
 
-    All are 1 unless the average has a quarter of the channels' mean power or less, as when one
-    channel of a stereo cable is wired the wrong way round.
+    Of two that cancel each other where they begin to sound, as when one is wired the wrong way
+    round, the louder is taken: their average has a quarter of their power or less.
     """
-    signs = np.ones(channels, np.float32)
-    if not 2 <= channels <= 16:  # the work grows with the square
-        return signs
-    products, sums, frames, offset = np.zeros((channels, channels)), np.zeros(channels), 0, None
-    with np.errstate(all="ignore"):  # what is not finite is refused later
-        for block in blocks:
-            offset = block[:800].mean(axis=0, dtype=np.float64) if offset is None else offset
-            block, frames = block - offset, frames + len(block)
-            products += np.einsum("fc,fd->cd", block, block)  # BLAS would take memory for itself
-            sums += block.sum(axis=0)
-            if frames > _JUDGED * rate:
-                break
-        products -= np.outer(sums, sums) / max(frames, 1)
-        powers, before = products.diagonal(), products.mean()
-        mixed = np.zeros(channels)
-        for number in np.argsort(-powers, kind="stable"):  # each as the louder ones together need
-            signs[number] = -1 if (products[number] * mixed).sum() < 0 else 1
-            mixed[number] = signs[number]
-        after = (products * np.outer(signs, signs)).mean()
-        cancels = before < powers.mean() / 4 and after > 2 * before
-    if not cancels:
-        return np.ones(channels, np.float32)
-    turned = ", ".join(str(number + 1) for number in np.flatnonzero(signs < 0))
-    _warn(f"{name}: the average of its channels cancels what is heard; channel {turned} is turned "
-          "over first")  # fmt: skip
-    return signs
+    heard, judged = slice(None), False
+    for block in blocks:
+        if block.shape[1] == 2 and not judged and block.any():
+            with np.errstate(all="ignore"):  # what is not finite is refused later
+                judged, powers = True, block.var(axis=0, dtype=np.float64)
+                cancel = block.mean(axis=1, dtype=np.float64).var() < powers.mean() / 4
+            if cancel:
+                louder = int(powers[1] > 1.1 * powers[0])
+                heard = slice(louder, louder + 1)
+                _warn(f"{name}: its two channels cancel each other; only the "
+                      f"{('first', 'second')[louder]} is heard")  # fmt: skip
+        yield block[:, heard].mean(axis=1, dtype=np.float32)
 
 
-def _to_16k(
-    blocks: Iterable[np.ndarray], rate: float, name: str, signs: np.ndarray
-) -> Iterator[np.ndarray]:
+def _to_16k(blocks: Iterable[np.ndarray], rate: float, name: str) -> Iterator[np.ndarray]:
     """Average the channels of blocks (frames, channels) and resample; return the frames."""
     if not RATES.start <= rate < RATES.stop:
         raise AudioError(f"{name}: a sample rate of {rate:g} Hz; give audio of 4 to 768 kHz")
     resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="VHQ")
     frames = made = 0
-    for block in blocks:
-        frames += len(block)
+    for mono in _mono(blocks, name):
+        frames += len(mono)
         if frames > LONGEST * rate:
             raise AudioError(f"{name} is longer than {LONGEST // 3600} hours; cut it into parts")
-        block = block if signs.min() > 0 else block * signs
-        mono = block.mean(axis=1, dtype=np.float32)
         if not np.isfinite(mono).all():
             raise AudioError(f"{name} holds NaN or infinite samples; export it again")
         piece = mono if rate == SAMPLE_RATE else resampler.resample_chunk(mono)

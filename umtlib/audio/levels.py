@@ -61,14 +61,9 @@ def levelled(blocks: Iterable[np.ndarray], loudness: Loudness) -> Iterator[np.nd
     Parameters
     ----------
     blocks : iterable of np.ndarray
-        The recording at 16 kHz, each block of shape (samples,); from `stream`, for example.
+        The recording at 16 kHz, each of shape (samples,); so are the float32 blocks that come out.
     loudness : Loudness
         From `measure`.
-
-    Yields
-    ------
-    np.ndarray
-        float32 in [-1, 1], shape (samples,).
     """
     blocks = _small(blocks)
     if loudness.slow:
@@ -141,10 +136,8 @@ def _peaks_limited(held: np.ndarray) -> np.ndarray:
 
 def _mean(x: np.ndarray, reach: int) -> np.ndarray:
     """Return the mean of each value and those around it, float64; the edges are mirrors."""
-    total, size = (
-        np.pad(x.astype(np.float64), (reach + 1, reach), "symmetric").cumsum(),
-        2 * reach + 1,
-    )
+    total = np.pad(x.astype(np.float64), (reach + 1, reach), "symmetric").cumsum()
+    size = 2 * reach + 1
     return (total[size:] - total[:-size]) / size
 
 

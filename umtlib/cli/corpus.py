@@ -38,15 +38,12 @@ def folder(
         list[str], Option(metavar="NAME=DIR", help="A domain's recordings. Repeat it.")
     ],
     out: options.Out,
-    longest: Annotated[
-        float, options.real("Seconds; a longer file is cut there.", 0.5, 12 * 3600)
-    ] = 21_600,
     workers: Workers = None,
 ) -> None:
     """Make a corpus of your own recordings: any tree of audio files for each domain."""
     from umtlib.corpora import folders
 
-    _prepare(folders.build, _pairs(domain), out=out, longest=longest, workers=workers)
+    _prepare(folders.build, _pairs(domain), out=out, workers=workers)
 
 
 @app.command()
@@ -128,9 +125,7 @@ def _prepare(build: Callable, *arguments, out: Path, **settings) -> None:
 
 
 def _obtain(names: Sequence[str], folder: Path) -> None:
-    from umtlib.corpora import download, processes
+    from umtlib.corpora import download
 
-    if processes.shard()[1] > 1:  # the others would not know when it is there
-        raise CorpusError("--download is for one process; run it once without torchrun first")
     with bars() as progress:
         download.obtain(names, folder, progress)

@@ -71,8 +71,8 @@ def translate(
         _check_names(jobs)
         kept = stack.enter_context(tempfile.TemporaryFile())
         try:
-            with audio.silenced_decoder():  # all, so that a bad one is refused before any work
-                recordings = [audio.Recording(job.input, kept) for job in jobs]
+            # All, so that a bad one is refused before any work.
+            recordings = [audio.Recording(job.input, kept) for job in jobs]
         except OSError as error:
             raise AudioError(
                 f"no room to keep recordings decoded in {tempfile.gettempdir()}: {error.strerror}; "

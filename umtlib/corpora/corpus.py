@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 import soundfile
@@ -29,7 +29,7 @@ from umtlib.audio import SAMPLE_RATE
 from umtlib.config import Range, check
 from umtlib.errors import ConfigError, CorpusError
 
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")  # a track is never in two
 Made = TypeVar("Made")
 MANIFEST = "manifest.jsonl"
 SKIPPED = "skipped.jsonl"
@@ -39,28 +39,15 @@ SKIPPED = "skipped.jsonl"
 class Track:
     """One recording of a corpus.
 
-    Attributes
-    ----------
-    domain : str
-        Name of the musical domain.
-    split : str
-        ``"train"``, ``"val"`` or ``"test"``; a track is never in two.
-    file : str
-        Path relative to the corpus folder, with ``/`` as separator.
-    seconds : float
-        Duration.
-    sha256 : str
-        Hex digest of the file.
-    source : Mapping
-        Everything else that the manifest knows: piece, licence, instruments...
+    Its fields are those of the manifest; ``source`` has all that are not named here.
     """
 
     domain: str
-    split: str
-    file: str
+    split: Literal["train", "val", "test"]
+    file: str  # relative to the corpus folder, with ``/`` as separator
     seconds: Annotated[float, Range(0, 10**9)]
-    sha256: str
-    source: Mapping = field(default_factory=dict)
+    sha256: str  # hex digest of the file
+    source: Mapping = field(default_factory=dict)  # piece, licence, instruments...
 
     def fields(self) -> dict:
         """Return what the manifest says of it."""
@@ -68,18 +55,9 @@ class Track:
 
     @classmethod
     def from_json(cls, line: str | bytes) -> "Track":
-        """Read a manifest line.
-
-        Raises
-        ------
-        ValueError, LookupError, TypeError, AttributeError, ConfigError
-            If it is not JSON, no object, lacks a field, or one is of the wrong type.
-        """
+        """Read a manifest line; what is none raises one of the errors that `read_lines` names."""
         fields = files.parse_json(line)
-        own = {name: fields.pop(name) for name in _OWN_FIELDS}
-        if own["split"] not in SPLITS:
-            raise ValueError(f"split {own['split']!r} is not one of {SPLITS}")
-        track = cls(**own, source=fields)
+        track = cls(*(fields.pop(name) for name in _OWN_FIELDS), source=fields)
         check(track)
         return track
 
@@ -106,18 +84,12 @@ class Corpus:
         return [t for t in self.tracks if t.domain == domain and t.split == split]
 
     def audio(self, track: Track) -> np.ndarray:
-        """Return a track's samples, int16, shape (T,), memory-mapped where it is a WAV file.
-
-        Raises
-        ------
-        CorpusError
-            If the file cannot be read, or is not 16 kHz, mono, 16 bit.
-        """
+        """Return a track's samples, int16, shape (T,); see `open_audio`."""
         return _kept_open(self.folder / track.file)
 
 
 def open_audio(path: Path) -> np.ndarray:
-    """Return the samples of a file, as `Corpus.audio` and `Pair.audio` do.
+    """Return the samples of a file, int16, shape (T,), memory-mapped where it is a WAV file.
 
     Raises
     ------
@@ -172,16 +144,15 @@ def read_lines(path: Path, make: Callable[[bytes], Made]) -> Iterator[Made]:
     Raises
     ------
     CorpusError
-        If nothing can be made of a line.
+        If `make` raises one of the errors of reading or of `umtlib.config.check`.
     """
     with files.open_regular(path) as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 yield make(line)
             except (ValueError, LookupError, TypeError, AttributeError, ConfigError) as error:
-                raise CorpusError(
-                    f"{path}, line {number}: {error}; prepare the corpus again"
-                ) from error
+                where = f"{path}, line {number}"
+                raise CorpusError(f"{where}: {error}; prepare the corpus again") from error
 
 
 def write_manifest(path: Path, lines: Iterable[Track | Mapping]) -> None:

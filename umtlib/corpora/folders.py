@@ -8,9 +8,10 @@ see `prepare`.
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping
+from itertools import permutations
 from pathlib import Path
 
-from umtlib.corpora.prepare import Item, Summary, check_names, prepare, stamp
+from umtlib.corpora.prepare import Item, Summary, prepare, stamp
 from umtlib.errors import CorpusError
 from umtlib.files.names import readable
 
@@ -20,10 +21,7 @@ SUFFIXES = (
     ".au", ".snd", ".caf", ".w64", ".rf64", ".m4a", ".mp4", ".aac", ".wma", ".webm", ".ape", ".wv",
 )  # fmt: skip
 # Of operating systems and storage servers, not of people; beside what begins with a dot.
-_KEPT_BY_PROGRAMS = {
-    "__macosx", "$recycle.bin", "recycler", "system volume information", "lost+found", "@eadir",
-    "#recycle", "__pycache__",
-}  # fmt: skip
+_KEPT_BY_PROGRAMS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir")
 
 
 def build(domains: Mapping[str, str | os.PathLike], out: str | os.PathLike, **settings) -> Summary:
@@ -34,28 +32,25 @@ def build(domains: Mapping[str, str | os.PathLike], out: str | os.PathLike, **se
     domains : mapping
         A folder for each domain's name.
     **settings
-        ``workers``, ``shard``, ``longest`` and ``progress`` of `prepare`.
+        ``workers``, ``shard`` and ``progress`` of `prepare`.
 
     Raises
     ------
     CorpusError
         If a name or a folder is not usable, or a domain has too few recordings.
     """
-    roots = _check(domains, Path(out))
+    _check_apart([out, *domains.values()])
     items: list[Item] = []
     left_out: list[dict] = []
-    for domain, root in roots.items():
-        for path, problem in _walk(root):
+    for domain, root in domains.items():
+        for path in _walk(root):
             name = os.path.relpath(path, root)
-            if problem:
-                line = {"file": readable(name), "domain": domain, "reason": problem}
-                left_out.append(line)
+            if reason := _unwanted(path):
+                left_out.append({"file": readable(name), "domain": domain, "reason": reason})
             else:
                 items.append(Item(path, name, domain, group_of(name), None, stamp(path)))
         if not any(item.domain == domain for item in items):
-            raise CorpusError(
-                f"{root} has no audio file for domain {domain!r}; name another folder"
-            )
+            raise CorpusError(f"{root} is no folder with audio files for domain {domain!r}")
     return prepare(items, out, left_out=left_out, **settings)
 
 
@@ -70,45 +65,30 @@ def group_of(name: str) -> str:
     return unicodedata.normalize("NFC", os.path.splitext(readable(name))[0]).casefold().strip()
 
 
-def _check(domains: Mapping[str, str | os.PathLike], out: Path) -> dict[str, Path]:
-    check_names(domains)
-    roots = {name: Path(folder) for name, folder in domains.items()}
-    for root in roots.values():
-        if not root.is_dir():
-            raise CorpusError(f"{root} is no folder; give NAME=FOLDER")
-    places = [Path(os.path.realpath(place)) for place in (out, *roots.values())]
-    for number, place in enumerate(places):
-        for other in places[:number] + places[number + 1 :]:
-            if place.is_relative_to(other):
-                raise CorpusError(f"{place} is inside {other}; the folders must be apart")
-    return roots
+def _check_apart(folders: list[str | os.PathLike]) -> None:
+    """What is written must not be read by the next run, and no recording be of two domains."""
+    for one, other in permutations([Path(os.path.realpath(folder)) for folder in folders], 2):
+        if one.is_relative_to(other):
+            raise CorpusError(f"{one} is inside {other}; the folders must be apart")
 
 
-def _walk(root: Path) -> Iterator[tuple[str, str | None]]:
-    """Yield every file below a folder, in a fixed order, and why it is not to be read, if so."""
-    problems: list[OSError] = []
-    for folder, folders, files in os.walk(root, onerror=problems.append):
-        folders.sort()
-        for name in list(folders):
-            if reason := _hidden(name):
-                folders.remove(name)
-                yield os.path.join(folder, name), f"{reason} folder, with all that is in it"
-            elif os.path.islink(os.path.join(folder, name)):  # os.walk does not follow it
-                yield os.path.join(folder, name), "a link to a folder, which is not followed"
-        for name in sorted(files):
-            yield os.path.join(folder, name), _unwanted(name)
-    for error in problems:
-        yield error.filename, f"the folder cannot be read: {error.strerror}"
+def _walk(root: str | os.PathLike) -> Iterator[str]:
+    """Yield every file, in a fixed order; of a folder that is hidden or a link only the folder."""
+    for folder, folders, names in os.walk(root):
+        closed = {n for n in folders if _hidden(n) or os.path.islink(os.path.join(folder, n))}
+        folders[:] = sorted(set(folders) - closed)
+        yield from (os.path.join(folder, name) for name in sorted([*names, *closed]))
 
 
-def _unwanted(name: str) -> str | None:
-    suffix = os.path.splitext(name)[1].lower()
-    if reason := _hidden(name):
-        return f"{reason} file"
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name in _KEPT_BY_PROGRAMS
+
+
+def _unwanted(path: str) -> str | None:
+    """Say why a file is not to be read, if so."""
+    name, suffix = os.path.basename(path), os.path.splitext(path)[1].lower()
+    if _hidden(name):
+        return "hidden, or kept by a program"
+    if os.path.isdir(path):
+        return "a link to a folder, which is not followed"
     return None if suffix in SUFFIXES else f"no audio file by its name ({readable(suffix)!r})"
-
-
-def _hidden(name: str) -> str | None:
-    if name.startswith("."):
-        return "a hidden"
-    return "a program's" if name.casefold() in _KEPT_BY_PROGRAMS else None

@@ -14,21 +14,18 @@ is brought to the same level, so that velocity stays audible in the timbre alone
 
 import json
 import os
-import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from umtlib.corpora.prepare import Item, Summary, prepare, stamp
 from umtlib.errors import CorpusError
-from umtlib.files.names import readable
 
 SPLITS = {"nsynth-train": "train", "nsynth-valid": "val", "nsynth-test": "test"}
 DOMAIN = {"family": "instrument_family_str", "source": "instrument_source_str",
           "instrument": "instrument_str"}  # fmt: skip
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{,99}")  # a domain's name, and no way out of a folder
-_WORDS = ("note_str", *DOMAIN.values())
+_WORDS, _NUMBERS = ("note_str", *DOMAIN.values()), ("pitch", "velocity")
 
 
 @dataclass(frozen=True)
@@ -92,80 +89,61 @@ def build(
     """
     if by not in DOMAIN:
         raise CorpusError(f"domains by {by!r}: choose one of {', '.join(DOMAIN)}")
-    parts = [name for name in SPLITS if (Path(folder) / name / "examples.json").is_file()]
+    folder = Path(folder)
+    parts = [name for name in SPLITS if (folder / name / "examples.json").is_file()]
     if not parts:
         raise CorpusError(
             f"{folder} has no nsynth-train/examples.json; give the folder with the unpacked NSynth"
         )
-    if by != "instrument" and "nsynth-train" not in parts:
-        raise CorpusError(f"{folder} has only {', '.join(parts)}; add nsynth-train, or take by "
-                          "instrument, which divides the pitches")  # fmt: skip
-    chosen: list[tuple[str, dict]] = []
-    left_out: list[dict] = []
-    for part in parts:
-        notes = list(read_examples(Path(folder) / part / "examples.json"))
-        left_out += _strangers(Path(folder) / part / "audio", {note["note_str"] for note in notes})
-        chosen += [(part, note) for note in notes if selection.takes(note)]
+    chosen = [
+        (part, note)
+        for part in parts
+        for note in read_examples(folder / part / "examples.json")
+        if selection.takes(note)
+    ]
     if not chosen:
         raise CorpusError(f"no note of {folder} is chosen; loosen the selection")
     validated = {note[DOMAIN[by]] for part, note in chosen if part == "nsynth-valid"}
-    items = [_item(Path(folder), part, note, by, validated) for part, note in chosen]
-    return prepare(items, out, left_out=left_out, **settings)
+    return prepare([_item(folder, *one, by, validated) for one in chosen], out, **settings)
 
 
-def read_examples(path: Path) -> Iterator[dict]:
-    """Yield the notes of an ``examples.json``, in the order of their names.
+def read_examples(path: Path) -> list[dict]:
+    """Return the notes of an ``examples.json``, in the order of their names.
 
     Raises
     ------
     CorpusError
-        If the file is not JSON, or a note lacks a field, or its name could lead out of the folder.
+        If the file is another one.
     """
     try:
         # Each note is stripped as it is parsed: the whole file as objects would take a gigabyte.
         notes = json.loads(path.read_text(encoding="utf-8"), object_hook=_strip)
-    except (OSError, ValueError, RecursionError) as error:
-        raise CorpusError(f"{path} cannot be read: {error}; unpack it again") from error
-    if not isinstance(notes, dict):
-        raise CorpusError(f"{path} is no list of notes by name; unpack it again")
-    for name in sorted(notes):
-        note = notes[name]
-        if not isinstance(note, dict) or len(note) != len(_WORDS) + 2 or note["note_str"] != name:
-            raise CorpusError(f"{path}: note {name[:80]!r} is damaged; unpack it again")
-        yield note
+        return [_checked(notes[name]) for name in sorted(notes)]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise CorpusError(
+            f"{path} is no list of NSynth's notes ({error}); unpack it again"
+        ) from error
 
 
 def _strip(fields: dict) -> dict:
-    """Keep what is used of a note, and only if it has the right type; leave other objects alone."""
-    if "note_str" not in fields:
-        return fields
-    words = {key: fields.get(key) for key in _WORDS}
-    kept = {k: v for k, v in words.items() if isinstance(v, str) and _WORD.fullmatch(v)}
-    return kept | {k: fields[k] for k in ("pitch", "velocity") if type(fields.get(k)) is int}
+    used = {key: value for key, value in fields.items() if key in (*_WORDS, *_NUMBERS)}
+    return used or fields
+
+
+def _checked(note: dict) -> dict:
+    return {key: str(note[key]) for key in _WORDS} | {key: int(note[key]) for key in _NUMBERS}
 
 
 def _item(folder: Path, part: str, note: dict, by: str, validated: set[str]) -> Item:
-    path = str(folder / part / "audio" / f"{note['note_str']}.wav")
-    domain = note[DOMAIN[by]]
+    name, domain = f"{part}/audio/{note['note_str']}.wav", note[DOMAIN[by]]
     # A family without validation notes (synth_lead) gives some of its training instruments.
     open_ = by == "instrument" or (part == "nsynth-train" and domain not in validated)
-    source = {key: note[key] for key in (*DOMAIN.values(), "pitch", "velocity")}
     return Item(
-        path,
-        f"{part}/audio/{note['note_str']}.wav",
+        str(folder / name),
+        name,
         domain,
         f"pitch {note['pitch']}" if by == "instrument" else note["instrument_str"],
         None if open_ else SPLITS[part],
-        stamp(path),
-        source | {"nsynth": part},
+        stamp(folder / name),
+        {key: note[key] for key in (*DOMAIN.values(), *_NUMBERS)} | {"nsynth": part},
     )
-
-
-def _strangers(audio: Path, known: set[str]) -> Iterator[dict]:
-    """Yield lines for the files that ``examples.json`` does not know."""
-    if not audio.is_dir():
-        raise CorpusError(f"{audio} is missing; unpack NSynth again")
-    for name in sorted(os.listdir(audio)):
-        if name.removesuffix(".wav") not in known:
-            file = f"{audio.parent.name}/audio/{readable(name)}"
-            yield {"file": file, "reason": "not in examples.json"}

@@ -19,47 +19,22 @@ PAIR_SECONDS = 5.0
 class Pair:
     """One excerpt in all its true translations.
 
-    Attributes
-    ----------
-    id : str
-        Name, unique in the folder.
-    source : str
-        Where a translation starts from: a domain, or ``"unseen/<timbre>"``.
-    piece, licence : str
-        The test piece that is played and the terms of its score.
-    seconds : float
-        Duration; the same for all files.
-    melody : bool
-        True if no two notes sound together.
-    notes : tuple of (float, float, int)
-        Onset and offset in seconds and sounding MIDI pitch, as played in every file.
-    files : Mapping
-        From each domain, and the source if it is none, to a path relative to ``folder``.
-    sha256 : Mapping
-        Likewise, to the file's hex digest.
-    folder : Path
-        The corpus.
+    ``files`` and ``sha256`` have an entry for each domain, and for the source if it is none.
     """
 
-    id: str
-    source: str
-    piece: str
-    licence: str
-    seconds: float
-    melody: bool
-    notes: tuple[tuple[float, float, int], ...]
-    files: Mapping[str, str]
+    id: str  # unique in the folder
+    source: str  # where a translation starts from: a domain, or "unseen/<timbre>"
+    piece: str  # the test piece that is played
+    licence: str  # of its score
+    seconds: float  # the same for all files
+    melody: bool  # no two notes sound together
+    notes: tuple[tuple[float, float, int], ...]  # onset and offset in seconds, sounding MIDI pitch
+    files: Mapping[str, str]  # paths relative to `folder`
     sha256: Mapping[str, str]
     folder: Path
 
     def audio(self, name: str | None = None) -> np.ndarray:
-        """Return one rendering, int16, shape (T,); the source's by default.
-
-        Raises
-        ------
-        CorpusError
-            If the file cannot be read, or is not 16 kHz, mono, 16 bit.
-        """
+        """Return one rendering, int16, shape (T,), the source's by default; see `open_audio`."""
         return open_audio(self.folder / self.files[name or self.source])
 
 

@@ -3,13 +3,14 @@
 Every file is decoded block by block, averaged to mono, resampled to 16 kHz, brought to the level of
 all training audio (`umtlib.audio.level`) and written as 16-bit WAV. Nothing else is done to it. A
 file that cannot be used is named in ``skipped.jsonl`` with the reason, and so is one of which only
-a part could be used or that had to be mended; neither is tried again until it changes.
+a part could be used or that had to be mended.
 
 Results are noted one by one in ``.work/``, so that a run that was cut off goes on where it stopped.
 Several processes, on one machine or many, may share the work through the file system alone: each
 takes every n-th file, and whichever finishes last writes the manifest.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,23 +22,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO
 
-from umtlib import audio, files
+from umtlib import audio
 from umtlib.audio import SAMPLE_RATE
 from umtlib.config import ModelConfig
 from umtlib.corpora import Progress
 from umtlib.corpora.corpus import MANIFEST, SKIPPED, Track, sha256, write_manifest
-from umtlib.corpora.processes import in_parallel
+from umtlib.corpora.processes import each
 from umtlib.errors import AudioError, ConfigError, CorpusError, UmtWarning
 from umtlib.files.names import readable
 
 WORK = ".work"
 SHARE = 0.1  # of the groups of a domain, for each of val and test
 SHORTEST = 0.5  # seconds; less is no music
-LONGEST = 6 * 3600  # seconds; the rest of a longer file is cut off
 QUIETEST = 2e-4  # peak to peak, -80 dBFS; less is a recording of nothing
-CRASHES = "the decoder crashes on it; convert it to WAV first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +103,6 @@ class Summary:
     complete: bool
 
 
-def check_names(domains: Iterable[str]) -> None:
-    """Make sure that a model can have domains of these names.
-
-    Raises
-    ------
-    CorpusError
-        If there are none, or too many, or one is no name.
-    """
-    try:
-        ModelConfig(domains=tuple(domains))
-    except ConfigError as error:
-        raise CorpusError(str(error)) from error
-
-
 def stamp(path: str | os.PathLike) -> str:
     """Return a file's size and time of the last change, in one word; "missing" if there is none."""
     try:
@@ -135,7 +119,6 @@ def prepare(
     left_out: Iterable[Mapping] = (),
     workers: int | None = None,
     shard: tuple[int, int] = (0, 1),
-    longest: float = LONGEST,
     progress: Progress | None = None,
 ) -> Summary:
     """Make a corpus of files in a folder; tracks that are there already are kept.
@@ -147,72 +130,63 @@ def prepare(
     left_out : iterable of mappings
         What the caller has dropped: ``file`` and ``reason``.
     workers : int, optional
-        Processes; see `processes.in_parallel`.
+        Processes; see `processes.each`.
     shard : tuple of int
         Rank and number of the processes that share the work; see `processes.shard`.
-    longest : float
-        Seconds, below 12 hours; a longer file is cut there.
     progress : callable, optional
         Called with ``"files"``, files done and files in all, of this shard.
 
     Raises
     ------
     CorpusError
-        If the folder cannot be written, or a domain has too few tracks to train on.
+        If a model cannot have a domain of such a name, the folder cannot be written, or a domain
+        has too few tracks to train on.
     """
-    out = Path(out)
-    tell = progress or (lambda stage, done, total: None)
-    if not SHORTEST <= longest < audio.LONGEST:
-        raise CorpusError(f"longest {longest:g} s must be {SHORTEST} s or more, below 12 hours")
+    _check_names(items)
+    out, tell = Path(out), progress or (lambda stage, done, total: None)
     try:
         (out / WORK).mkdir(parents=True, exist_ok=True)
-        done = _read_journals(out, longest)
-        mine = items[shard[0] :: shard[1]]
-        todo = [item for item in mine if done.get(item.key, {"again": True}).get("again")]
-        tell("files", len(mine) - len(todo), len(mine))
-        with _journal(out, shard) as journal:
-            made = in_parallel(partial(convert, out, longest), todo, workers)
-            for count, (item, entry) in enumerate(made, start=len(mine) - len(todo) + 1):
-                entry = entry or {"key": item.key, "reason": CRASHES}
-                journal.write(json.dumps(entry | {"longest": longest}) + "\n")
+        done, mine = _read_journals(out), items[shard[0] :: shard[1]]
+        todo = [item for item in mine if "file" not in done.get(item.key, ())]
+        kept = len(mine) - len(todo)
+        tell("files", kept, len(mine))
+        with (out / WORK / f"{shard[0]}-of-{shard[1]}.jsonl").open("a") as journal:
+            journal.write("\n")  # ends a line that a crash has torn
+            for count, entry in enumerate(each(partial(convert, out), todo, workers), kept + 1):
+                journal.write(json.dumps(entry) + "\n")
                 journal.flush()
                 tell("files", count, len(mine))
-            os.fsync(journal.fileno())
-        return _merge(items, out, list(left_out), longest)
+        return _merge(items, out, list(left_out))
     except OSError as error:
         raise CorpusError(f"cannot write {out}: {error.strerror}; choose another folder") from error
 
 
-def _journal(out: Path, shard: tuple[int, int]) -> IO[str]:
-    """Open this shard's journal at its end, after whatever a crash has left there."""
-    path = out / WORK / f"{shard[0]}-of-{shard[1]}.jsonl"
-    journal = path.open("a", encoding="utf-8")
-    journal.write("\n")  # ends a line that a crash has torn
-    return journal
+def _check_names(items: list[Item]) -> None:
+    try:
+        for name in {item.domain for item in items}:
+            ModelConfig(domains=(name,))
+    except ConfigError as error:
+        raise CorpusError(str(error)) from error
 
 
-def _read_journals(out: Path, longest: float) -> dict[str, dict]:
-    """Return the results so far, by key; a track whose file is gone or damaged does not count."""
+def _read_journals(out: Path) -> dict[str, dict]:
+    """Return the results so far, by key, but for tracks whose file is gone."""
     entries = {}
     for path in sorted((out / WORK).glob("*.jsonl")):
-        for line in files.open_regular(path):
-            try:
-                entry = files.parse_json(line)
-                if "file" in entry and os.stat(out / entry["file"]).st_size != entry["bytes"]:
-                    continue
-                if entry["longest"] == longest:
+        with path.open("rb") as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError):  # torn by a crash
+                    entry = json.loads(line)
                     entries[entry["key"]] = entry
-            except (ValueError, KeyError, TypeError, OSError):
-                continue  # torn by a crash, or the file is gone: it is done again
-    return entries
+    return {k: e for k, e in entries.items() if "file" not in e or (out / e["file"]).is_file()}
 
 
-def convert(out: Path, longest: float, item: Item) -> dict:
+def convert(out: Path, item: Item) -> dict:
     """Make one track; return its journal entry: either with ``file``, or only with ``reason``.
 
     Raises
     ------
-    CorpusError
+    AudioError, OSError
         If the track cannot be written.
     """
     target, entry = out / item.file, {"key": item.key}
@@ -222,21 +196,16 @@ def convert(out: Path, longest: float, item: Item) -> dict:
     ):
         warnings.simplefilter("always", UmtWarning)
         try:
-            recording = audio.Recording(item.path, kept, longest)
-            _check_worth(recording)
+            recording = audio.Recording(item.path, kept)
+            seconds = recording.samples / SAMPLE_RATE
+            _check_worth(seconds, recording.span)
         except AudioError as error:
-            reason = _without_path(error, item)
-            # A permission can be given without any change to the file.
-            return entry | {"reason": reason, "again": reason.startswith("cannot read")}
+            return entry | {"reason": _without_path(error, item)}
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with audio.writing(target) as put:
-                for block in recording.blocks():
-                    put(block)
-        except AudioError as error:  # of the disk, not of the file: the run must not go on
-            raise CorpusError(str(error)) from error
-    entry |= {"file": item.file, "bytes": target.stat().st_size, "sha256": sha256(target)}
-    entry |= {"seconds": recording.samples / SAMPLE_RATE}
+        with audio.writing(target) as put:
+            for block in recording.blocks():
+                put(block)
+    entry |= {"file": item.file, "sha256": sha256(target), "seconds": seconds}
     notes = "; ".join(_without_path(warning.message, item) for warning in told)
     return entry | ({"reason": notes} if notes else {})
 
@@ -245,17 +214,16 @@ def _without_path(message: object, item: Item) -> str:
     return readable(str(message)).replace(readable(item.path), "it")
 
 
-def _check_worth(recording: audio.Recording) -> None:
-    seconds = recording.samples / SAMPLE_RATE
+def _check_worth(seconds: float, span: float) -> None:
     if seconds < SHORTEST:
         raise AudioError(f"too short: {seconds:.4g} s, and a track needs {SHORTEST} s")
-    if recording.span < QUIETEST:
+    if span < QUIETEST:
         raise AudioError("silent: nothing in it is above -80 dBFS")
 
 
-def _merge(items: list[Item], out: Path, left_out: list[Mapping], longest: float) -> Summary:
+def _merge(items: list[Item], out: Path, left_out: list[Mapping]) -> Summary:
     """Write the manifest, if every file of every shard has a result."""
-    entries = _read_journals(out, longest)
+    entries = _read_journals(out)
     found = [(item, entries[item.key]) for item in items if item.key in entries]
     kept, lines = _distinct(found)
     lines += left_out

@@ -7,15 +7,12 @@ its own random generator. Tracks are named after a digest of what they play, so 
 was cut off goes on where it stopped.
 """
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +26,7 @@ from umtlib.corpora.corpus import MANIFEST, SKIPPED, SPLITS, Track, sha256, writ
 from umtlib.corpora.instruments import DOMAINS
 from umtlib.corpora.pairs import PAIR_SECONDS, PAIRS
 from umtlib.corpora.planning import FULL, MINI, Size, Take, plan_pairs, plan_tracks
+from umtlib.corpora.processes import each
 from umtlib.corpora.scores import Score
 from umtlib.errors import CorpusError
 
@@ -61,8 +59,7 @@ def build(
     seed : int
         Everything that is drawn follows from it.
     workers : int, optional
-        Processes; one per CPU by default, and none besides this one for 1. The result does not
-        depend on it.
+        Processes, see `processes.each`; the result does not depend on it.
     mini : bool
         A few minutes in FLAC, as it ships, in place of three and a half hours in WAV.
     progress : callable, optional
@@ -92,8 +89,8 @@ def render_corpus(
     """Do what `build` does, for scores that are in memory and a size of the caller's own."""
     takes = [t for d in DOMAINS for s in SPLITS for t in plan_tracks(scores, d, s, job.size, seed)]
     plans = plan_pairs(scores, job.size, seed)
-    tracks = _each(partial(render_take, job), takes, workers, "tracks", progress)
-    pairs = _each(partial(render_pair, job), plans, workers, "pairs", progress)
+    tracks = _all(partial(render_take, job), takes, workers, "tracks", progress)
+    pairs = _all(partial(render_pair, job), plans, workers, "pairs", progress)
     (job.out / PAIRS).parent.mkdir(parents=True, exist_ok=True)
     write_manifest(job.out / PAIRS, pairs)
     write_manifest(job.out / SKIPPED, skipped)
@@ -101,17 +98,12 @@ def render_corpus(
     return job.out
 
 
-def _each(work: Callable, items: list, workers: int | None, stage: str, tell: Progress) -> list:
-    """Do `work` on all items, in parallel but in order; one worker means this very process."""
-    with contextlib.ExitStack() as stack:
-        run, results = map, []
-        if workers != 1:
-            pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-            run = stack.enter_context(pool).map
-        tell(stage, 0, len(items))
-        for result in run(work, items):
-            results.append(result)
-            tell(stage, len(results), len(items))
+def _all(work: Callable, items: list, workers: int | None, stage: str, tell: Progress) -> list:
+    tell(stage, 0, len(items))
+    results = []
+    for result in each(work, items, workers):
+        results.append(result)
+        tell(stage, len(results), len(items))
     return results
 
 
@@ -121,7 +113,7 @@ def read_scores(out: Path, workers: int | None, tell: Progress) -> tuple[list[Sc
     Raises
     ------
     CorpusError
-        If ``out`` cannot be written to, or no score can be read.
+        If ``out`` cannot be written to.
     """
     root, cache = score_library.corpus_root(), out / ".cache" / f"music21-{version('music21')}"
     try:
@@ -129,11 +121,9 @@ def read_scores(out: Path, workers: int | None, tell: Progress) -> tuple[list[Sc
     except OSError as error:
         raise CorpusError(f"cannot write to {out}: {error}; choose another folder") from error
     files, skipped = score_library.find_scores(root)
-    results = _each(partial(_try_score, root, cache), files, workers, "scores", tell)
+    results = _all(partial(_try_score, root, cache), files, workers, "scores", tell)
     scores = [r for r in results if isinstance(r, Score)]
     skipped += [r for r in results if isinstance(r, dict)]
-    if not scores:
-        raise CorpusError(f"no score below {root} can be read; is music21's corpus installed?")
     splits = score_library.assign_splits(scores)
     return [replace(score, split=splits[score.piece]) for score in scores], skipped
 
