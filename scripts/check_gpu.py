@@ -7,25 +7,24 @@
 Every line is a measurement of its own: one that fails says why in its place, and costs no other.
 """
 
-import contextlib
-import io
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import bench
 import torch
 
-from umtlib import cli, generation, runs
+from umtlib import generation, runs
 from umtlib.cli.printing import one_line
 from umtlib.decoder import Decoder
 from umtlib.errors import UmtError
 from umtlib.machine.devices import PRECISIONS
 
 DATA = Path(__file__).parents[1] / "data" / "mini"
-LIGHT = ("--set", "recompute=true", "--set", "micro_batches=2")  # what a T4 needs for `paper`
+LIGHT = ["recompute=true", "micro_batches=2"]  # what a T4 needs for `paper`
 
 
 def lines(
@@ -50,15 +49,14 @@ def lines(
         yield f"codes equal to the reference's, `{preset}`", equal(preset, device, backend)
     for preset in presets:
         for streams in (1, 12, 64):
-            asked = ("--preset", preset, "--streams", streams, "--backend", backend)
-            found = bench("generate", *asked, "--seconds", seconds)
+            asked = {"streams": streams, "backend": backend, "seconds": seconds}
+            found = speed(bench.generate, preset, **asked)
             yield f"generation, `{preset}`, {streams} streams, samples/s", found
     for precision in PRECISIONS:
-        for name, more in (("", ()), (", recompute and 2 micro-batches", LIGHT)):
-            asked = ("--preset", trained, "--batch", 16, "--crop", crop, *more)
+        for name, more in (("", []), (", recompute and 2 micro-batches", LIGHT)):
+            asked = {"batch": 16, "crop": crop, "set_": more, "seconds": seconds}
             memory(device, reset=True)
-            how = ("--device", device, "--precision", precision, "--seconds", seconds)
-            found = bench("train", *asked, *how)
+            found = speed(bench.train, trained, device=device, precision=precision, **asked)
             yield f"training, `{trained}`, {precision}{name}, samples/s", found + memory(device)
     yield f"training, `{trained}`, two processes, samples/s", together(trained, device)
 
@@ -81,19 +79,12 @@ def equal(preset: str, device: str, backend: str) -> str:
     return f"{(codes[0] == codes[1]).float().mean().item():.1%}"
 
 
-def bench(*arguments: object) -> str:
-    """Return the samples per second of ``umt bench``, or what it says instead."""
-    printed, said = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said):
-        try:
-            cli.main(["bench", *map(str, arguments), "--json"])
-        except SystemExit:
-            pass
-        except RuntimeError as error:  # of torch
-            return one_line(error)
-    if not printed.getvalue():
-        return one_line(said.getvalue())
-    return f"{json.loads(printed.getvalue())['samples_per_second']:,}"
+def speed(measure: Callable[..., dict], preset: str, **asked: object) -> str:
+    """Return the samples per second that a function of `bench` finds, or why it finds none."""
+    try:
+        return f"{measure(preset, **asked)['samples_per_second']:,}"
+    except (UmtError, RuntimeError) as error:  # of torch
+        return one_line(error)
 
 
 def memory(device: str, reset: bool = False) -> str:
@@ -114,7 +105,7 @@ def together(preset: str, device: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
              "-m", "umtlib", "train", "--preset", preset, "--data", DATA, "--out", folder,
-             "--steps", "10", "--device", device, *LIGHT],
+             "--steps", "10", "--device", device, "--set", LIGHT[0], "--set", LIGHT[1]],
             capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode:

@@ -6,7 +6,6 @@ numbers to the middle of the step that they chose: the same codes, whoever compu
 """
 
 import copy
-import json
 import os
 import signal
 import threading
@@ -498,22 +497,3 @@ def test_without_a_compiler_pytorch_does_it_and_says_so_once(
     said = [str(item.message) for item in recwarn if item.category is RuntimeWarning]
     assert len(said) == 1 and "no C++ compiler" in said[0]
     assert torch.equal(codes, run(reference, decoder, latent, uniforms)[0])
-
-
-# ----------------------------------------------------------------------------------- the bench
-
-
-def test_the_bench_reports_what_it_ran(umt):
-    def bench(*arguments):
-        status, printed, said = umt("bench", *arguments, "--preset", "tiny", "--json")
-        return json.loads(printed) if status == 0 else said
-
-    found = bench("generate", "--streams", 2, "--domains", 2, "--seconds", 0.01, "--threads", 1)
-    assert found["backend"] in generation.BACKENDS and found["dtype"] == "float32"
-    factor = found["samples_per_second"] / 16_000 / 4
-    assert found["real_time_factor"] == pytest.approx(factor, rel=0.01, abs=1e-4)
-    assert bench("encode", "--seconds", 0.01, "--dtype", "int8")["seconds_per_second"] > 0
-    assert bench("generate", "--seconds", 0.01, "--dtype", "int8")["dtype"] == "int8"
-    assert "unknown dtype 'int4'; choose one of float32" in bench("generate", "--dtype", "int4")
-    trained = bench("train", "--seconds", 0.01, "--crop", 400, "--precision", "float16")
-    assert trained["samples_per_second"] > 0 and trained["precision"] == "float16"

@@ -200,17 +200,6 @@ def test_umt_translates_them(umt, blink_folder, tmp_path):
         assert found.frames == len(audio.read(path)), name
 
 
-def test_no_room_to_keep_it_decoded(umt, blink_folder, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    soundfile.write(tmp_path / "in.wav", SECOND, 16_000)
-    monkeypatch.setattr(audio.Recording, "_keep", full)
-    out = tmp_path / "out"
-    refused = umt("translate", tmp_path / "in.wav", "--model", blink_folder, "--out", out)
-    assert_refused(refused, "No space left", "set TMPDIR", out=out)
-
-
 def test_a_folder_of_them_all_becomes_a_corpus(tmp_path):
     (tmp_path / "in").mkdir()
     for name, (make, _) in (USED | REFUSED).items():

@@ -6,7 +6,6 @@ import math
 import os
 import pathlib
 import pickle
-import zipfile
 
 import pytest
 import soundfile
@@ -132,8 +131,7 @@ def stated_classifier(state, latent):
     return conv(state, "convs.6", h).mean(2)
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("layers", [10, 14])
+@pytest.mark.parametrize("layers, zipped", [(10, True), (14, False)])
 def test_outputs_are_those_of_the_authors_network(tmp_path, layers, zipped):
     files = write(tmp_path / "w", layers, zipped)
     model = umtlib.load_official(tmp_path / "w")
@@ -154,6 +152,11 @@ def test_outputs_are_those_of_the_authors_network(tmp_path, layers, zipped):
 
 
 def test_names_mulaw_and_a_round_trip(tmp_path):
+    write(tmp_path / "w")
+    args = namespace()
+    del args.encoder_pool  # then it is 800
+    torch.save([args, 1], tmp_path / "w" / "args.pth")
+    assert official.load_official(tmp_path / "w").config.encoder.pool == 800
     write(tmp_path / "w")
     model = official.load_official(tmp_path / "w")
     assert model.domains == ("bach_solo_cello", "beethoven_solo-piano")
@@ -196,13 +199,11 @@ def test_the_command_refuses_in_one_line(umt, tmp_path):
     (tmp_path / "w" / "lastmodel_1.pth").write_bytes(pickle.dumps(Hostile(tmp_path / "trap")))
     out = tmp_path / "m"
     assert_refused(umt("import-official", tmp_path / "w", "--out", out), "lastmodel_1", out=out)
-    assert_refused(umt("import-official", tmp_path, "--out", out), "args.pth", out=out)
     assert not (tmp_path / "trap").exists()
 
 
-@pytest.mark.parametrize("layers", [10, 14])
-def test_every_backend_generates_from_it(tmp_path, layers):
-    write(tmp_path / "w", layers)
+def test_every_backend_generates_from_it(tmp_path):
+    write(tmp_path / "w", 14)
     model = official.load_official(tmp_path / "w")
     generator = torch.Generator().manual_seed(0)
     latent = model.encode(torch.randint(256, (1, 4 * POOL), generator=generator))
@@ -231,14 +232,6 @@ def test_generation_reaches_back_over_the_largest_dilation(tmp_path):
     assert (drawn == codes).float().mean() > 0.999
 
 
-def test_the_pool_may_be_absent(tmp_path):
-    write(tmp_path / "w")
-    args = namespace()
-    del args.encoder_pool
-    torch.save([args, 1], tmp_path / "w" / "args.pth")
-    assert official.load_official(tmp_path / "w").config.encoder.pool == 800
-
-
 class Hostile:
     def __init__(self, path):
         self.path = path
@@ -254,25 +247,21 @@ def one_line(folder, words, **settings):
     assert len(str(caught.value)) < 600
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("name", ["args.pth", "lastmodel_1.pth"])
+@pytest.mark.parametrize("name, zipped", [("args.pth", True), ("lastmodel_1.pth", False)])
 def test_a_foreign_pickle_is_not_run(tmp_path, name, zipped):
     write(tmp_path / "w")
     trap = tmp_path / "trap"
     torch.save([Hostile(trap)], tmp_path / "w" / name, _use_new_zipfile_serialization=zipped)
     one_line(tmp_path / "w", "was not read")
-    (tmp_path / "w" / name).write_bytes(pickle.dumps(Hostile(trap)))
-    one_line(tmp_path / "w", "was not read")
     assert not trap.exists()
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.99])
+@pytest.mark.parametrize("keep, zipped", [(0, True), (0.5, False), (0.99, True)])
 def test_a_truncated_file(tmp_path, keep, zipped):
     write(tmp_path / "w", zipped=zipped)
     path = tmp_path / "w" / "lastmodel_0.pth"
     whole = path.read_bytes()
-    path.write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
+    path.write_bytes(whole[: int(keep * len(whole))])
     one_line(tmp_path / "w", "lastmodel_0.pth")
 
 
@@ -291,11 +280,9 @@ def test_missing_files(tmp_path):
 @pytest.mark.parametrize("changes, words", [
     ({"layers": 9}, "does not foresee"), ({"layers": 11}, "not as args.pth says"),
     ({"residual_channels": 8}, "do not fit"), ({"residual_channels": 10**12}, "channels = 1000"),
-    ({"blocks": 10**9}, "blocks = 1000"), ({"skip_channels": "7"}, "skip_channels = '7'"),
     ({"latent_d": None}, "latent = None"), ({"encoder_func": "glu"}, "encoder_func"),
     ({"kernel_size": 3}, "kernel_size"), ({"data": ["a/x", "b/x"]}, "name the domains yourself"),
-    ({"n_datasets": 3}, "is missing"), ({"n_datasets": None}, "n_datasets = None"),
-    ({"encoder_channels": 60_000}, "too large"),
+    ({"n_datasets": 3}, "has 3 domains, not 2"),
 ])  # fmt: skip
 def test_args_that_do_not_fit(tmp_path, changes, words):
     write(tmp_path / "w")
@@ -304,14 +291,8 @@ def test_args_that_do_not_fit(tmp_path, changes, words):
 
 
 @pytest.mark.parametrize("part, key, value, words", [
-    ("decoder_state", "fc.weight", torch.full((SKIP, SKIP, 1), torch.nan), "NaN"),
-    ("decoder_state", "fc.weight", "a string", "no tensor"),
-    ("decoder_state", "fc.weight", torch.ones(SKIP, SKIP, 1, dtype=torch.int32), "no tensor"),
-    ("decoder_state", "fc.weight", torch.ones(SKIP, SKIP, 1) * 1j, "no tensor"),
-    ("decoder_state", "fc.weight", torch.ones(10**6, 10**6, device="meta"), "no tensor"),
-    ("decoder_state", "fc.weight", torch.eye(9).to_sparse().coalesce(), "no tensor"),
-    ("decoder_state", "fc.weight", torch.ones(1).expand(10**6, 10**6), "larger than"),
-    ("decoder_state", 3, torch.ones(2), "no tensor"),
+    ("decoder_state", "fc.weight", torch.full((SKIP, SKIP, 1), torch.nan), "no finite weights"),
+    ("decoder_state", "fc.weight", "a string", "no finite weights"),
     ("decoder_state", "fc.weight", torch.zeros(2), "not as args.pth says"),
     ("decoder_state", "more.weight", torch.zeros(2), "does not foresee"),
     ("encoder_state", "start.bias", torch.ones(CHANNELS), "different encoders"),
@@ -319,8 +300,7 @@ def test_args_that_do_not_fit(tmp_path, changes, words):
 ])  # fmt: skip
 def test_states_that_do_not_fit(tmp_path, part, key, value, words):
     write(tmp_path / "w")
-    number = 1 if part == "encoder_state" else 0
-    path = tmp_path / "w" / f"lastmodel_{number}.pth"
+    path = tmp_path / "w" / f"lastmodel_{int(part == 'encoder_state')}.pth"
     content = torch.load(path, weights_only=True)
     content[part][key] = value
     torch.save(content, path)
@@ -337,32 +317,3 @@ def test_renamed_and_foreign_files(tmp_path):
     one_line(tmp_path / "w", "has 2 domains, not 1", domains=["a"])
     torch.save({"a": 1}, tmp_path / "w" / "args.pth")
     one_line(tmp_path / "w", "no Namespace")
-
-
-def test_the_number_of_domains_may_not_be_absent(tmp_path):
-    write(tmp_path / "w")
-    args = namespace()
-    del args.n_datasets
-    torch.save([args, 1], tmp_path / "w" / "args.pth")
-    one_line(tmp_path / "w", "n_datasets = None is no number", domains=["a", "b"])
-
-
-def test_tensors_that_share_what_is_stored_once(tmp_path):
-    write(tmp_path / "w")
-    path = tmp_path / "w" / "lastmodel_0.pth"
-    content = torch.load(path, weights_only=True)
-    shared = torch.zeros(10**5)
-    content["decoder_state"] |= {f"more.{number}": shared for number in range(1_000)}
-    torch.save(content, path)
-    one_line(tmp_path / "w", "larger than what is stored")
-    content["dataset"] = torch.zeros(3)
-    torch.save(content, path)
-    one_line(tmp_path / "w", "holds the decoder of domain")
-
-
-def test_a_bomb_is_not_unfolded(tmp_path):
-    write(tmp_path / "w")
-    path = tmp_path / "w" / "args.pth"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
-        bomb.writestr("archive/data.pkl", b"\0" * 10_000_000)
-    one_line(tmp_path / "w", "unfolds to more")

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from umtlib import checkpoint, mulaw, runs, translator
 from umtlib.config import ClassifierConfig, Preset
 from umtlib.corpora.corpus import Corpus
-from umtlib.errors import CheckpointError, TrainingError
-from umtlib.layers import constant_q_bank, log_energies
+from umtlib.errors import TrainingError
 from umtlib.machine.team import Team
 from umtlib.runs import preset
 from umtlib.small import game, hearing, painting, regression, state, training, wavenets
@@ -76,15 +75,6 @@ def changed(now, count=1):
     pairs = {n: zip(old, state.parameters(now.model, n), strict=True) for n, old in before.items()}
     moved = {name for name, both in pairs.items() if any(not torch.equal(*pair) for pair in both)}
     return report["stage"], moved
-
-
-def test_many_domains_share_what_the_encoder_is_fitted_to(corpus, monkeypatch):
-    fitted = []
-    monkeypatch.setattr(training, "BEGIN", 5)
-    monkeypatch.setattr(training, "TOGETHER", 6)
-    monkeypatch.setattr(regression, "fit", lambda *given: fitted.append(len(given[2])))
-    started(corpus, tiny()).begin()
-    assert fitted == [6]
 
 
 def test_each_stage_trains_its_parts(corpus):
@@ -150,8 +140,7 @@ def test_without_the_last_steps_latent_the_game_cannot_go_on(corpus):
         now.advance()
 
 
-@pytest.mark.parametrize("domains", [DOMAINS[:1], DOMAINS])
-@pytest.mark.parametrize("pool", [800, 400])
+@pytest.mark.parametrize("domains, pool", [(DOMAINS[:1], 400), (DOMAINS, 800)])
 def test_any_number_of_domains_and_any_pool(corpus, domains, pool):
     now = started(corpus, tiny(domains, pool=pool))
     now.begin()
@@ -183,7 +172,7 @@ def test_one_more_domain_gets_a_frame_model_and_a_wavenet_and_the_rest_stays(cor
     assert any(".layers." in name for name in moved)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 100, 123, 1_000, 27_500, 100_000])
+@pytest.mark.parametrize("steps", [1, 123, 27_500])
 @pytest.mark.parametrize("only, domains", [("", 1), ("", 6), ("new", 7)])
 def test_a_number_of_steps_scales_every_stage(steps, only, domains):
     recipe = Recipe(only=only)
@@ -198,10 +187,8 @@ def test_a_number_of_steps_scales_every_stage(steps, only, domains):
 
 @pytest.mark.parametrize("encoder, decoder, team, words", [
     ({"front_end": "waveform"}, {}, Team(), "'filterbank', not 'waveform'"),
-    ({"filters": 13}, {}, Team(), "needs 13 channels"),
     ({}, {"guide": "latent"}, Team(), "guide 'frames', not 'latent'"),
     ({}, {}, Team(0, 2), "one process on the CPU, not 2 on cpu"),
-    ({}, {}, Team(device=torch.device("cuda")), "not 1 on cuda"),
 ])  # fmt: skip
 def test_what_it_cannot_do_is_refused_in_one_line(corpus, encoder, decoder, team, words):
     model = tiny(**encoder).model
@@ -223,10 +210,6 @@ def test_another_recipe_is_named_and_refused(corpus, tmp_path):
     with pytest.raises(TrainingError, match="cannot teach the guide 'frames'"):
         other = replace(chosen, training=preset("tiny").training)
         runs.train(corpus, tmp_path / "run", other, 20, resume=True)
-    path = checkpoint.newest(tmp_path / "run")
-    saved = checkpoint.read_tensors(path / runs.TENSORS)
-    with pytest.raises(CheckpointError, match="'other.x'.*does not fit"):
-        runs.restore(started(corpus, chosen), saved | {"other.x": torch.ones(1)}, path)
 
 
 # --- what it is made of ---------------------------------------------------------------------------
@@ -304,15 +287,6 @@ def test_regression_lets_the_latent_tell_the_pitches():
     pitches = regression.pitch_spectrogram(codes, 800).transpose(1, 2).flatten(0, 1).double()
     told, true = (latent - latent.mean(0)) @ read, pitches - pitches.mean(0)
     assert F.mse_loss(told, true) < 0.3 * true.square().mean()
-
-
-def test_filters_have_unit_gain_at_their_centre_and_reject_others():
-    bank = constant_q_bank(3, 2_048, 200.0, 3_200.0)  # 200, 800, 3,200 Hz
-    tone = torch.sin(2 * math.pi * 800 * torch.arange(16_000) / 16_000)[None]
-    levels = 4 * (log_energies(tone, bank, 400)[0, :, 20] - 2)  # back to log energy
-    assert levels[1].item() == pytest.approx(0.0, abs=0.02)
-    assert levels[0].item() < -11
-    assert levels[2].item() < -11
 
 
 # --- attacks --------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from umtlib import checkpoint, losses, mulaw, runs, training, translator
 from umtlib.config import Preset, TrainingConfig, preset
 from umtlib.corpora.batches import Crops, loader
 from umtlib.corpora.corpus import Corpus
-from umtlib.errors import ConfigError, TrainingError
+from umtlib.errors import CheckpointError, ConfigError, TrainingError
 from umtlib.runs import watching
 
 DOMAINS = ("flute", "drum")  # of the fixture `corpus`
@@ -366,7 +366,7 @@ def test_killed_anywhere_inside_a_save(corpus, tmp_path):
     assert len(found) > 25
     last = [number(checkpoint.newest(folder)) for folder in found]
     assert last == sorted(last) and set(last) == {11, 12}
-    for folder in found:
+    for folder in found[::4]:
         resumed = run(corpus, folder, 12, resume=True)
         assert torch.equal(resumed, whole), folder
 
@@ -392,10 +392,10 @@ def test_full_disk_keeps_the_previous_checkpoint(corpus, again, finished):
     assert torch.equal(run(corpus, again, 8, resume=True), finished[1])
 
 
-@pytest.mark.parametrize(
-    "name", [runs.TENSORS, runs.PROGRESS, checkpoint.WEIGHTS, checkpoint.CHECKSUMS]
-)
-@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+@pytest.mark.parametrize("name, damage", [
+    (runs.TENSORS, "flip"), (runs.PROGRESS, "remove"), (checkpoint.WEIGHTS, "truncate"),
+    (checkpoint.CHECKSUMS, "truncate"),
+])  # fmt: skip
 def test_damaged_checkpoint_is_refused_by_name_and_the_previous_used(
     corpus, again, finished, name, damage
 ):
@@ -406,9 +406,19 @@ def test_damaged_checkpoint_is_refused_by_name_and_the_previous_used(
         path.unlink()
     else:
         path.write_bytes(content if damage == "flip" else content[: len(content) // 2])
-    refusal = rf"step-00000008.*{name if damage != 'flip' else ''}.*Using step-00000004"
-    with pytest.warns(RuntimeWarning, match=refusal):
+    with pytest.warns(RuntimeWarning, match=rf"step-00000008.*{name}.*Using step-00000004"):
         assert torch.equal(run(corpus, again, 8, resume=True), finished[1])
+
+
+def test_a_run_of_an_older_version_is_refused_with_the_mend(corpus, again):
+    folder = again / "step-00000008"
+    content = {path.name: path.read_bytes() for path in folder.glob("[!c]*")}
+    content |= {checkpoint.CONFIG: (folder / checkpoint.CONFIG).read_bytes()}
+    content[runs.PROGRESS] = b'{"step": 8, "seconds": 1.0, "processes": 1}'
+    shutil.rmtree(folder)
+    checkpoint.write(folder, content)
+    with pytest.raises(CheckpointError, match="lacks the field 'threads'; if another version"):
+        run(corpus, again, 10, resume=True)
 
 
 def test_log_that_a_full_disk_has_torn_is_mended(corpus, again):
@@ -443,7 +453,7 @@ def test_stop_signal_saves_once_and_exits(corpus, tmp_path, received):
 
 def test_new_domain_leaves_the_others_bit_identical(corpus, tmp_path):
     base = translator.build(replace(blink().model, domains=("flute", "other")))
-    grown = translator.with_domain(base, "drum", like="other")
+    grown = translator.with_domain(base, "drum")
     chosen = Preset(grown.config, replace(blink().training, only="drum"))
     runs.train(corpus, tmp_path / "run", chosen, 6, pace=PACE, initial=grown)
     found = checkpoint.load(tmp_path / "run")
@@ -453,16 +463,13 @@ def test_new_domain_leaves_the_others_bit_identical(corpus, tmp_path):
         if name.startswith(("encoder", "decoders.flute", "decoders.other")):
             assert torch.equal(value, kept[name]), name
     for name, value in found.decoders["drum"].state_dict().items():
-        assert not torch.equal(value, kept[f"decoders.other.{name}"]), name
+        assert not torch.equal(value, kept[f"decoders.flute.{name}"]), name
     assert run(corpus, tmp_path / "run", 8, chosen=chosen, resume=True).isfinite().all()
 
 
-def test_new_domain_must_be_new_and_like_a_known_one():
-    model = translator.build(blink().model)
+def test_new_domain_must_be_new():
     with pytest.raises(ConfigError, match="flute"):
-        translator.with_domain(model, "flute")
-    with pytest.raises(ConfigError, match="'harp'.*flute, drum"):
-        translator.with_domain(model, "oboe", like="harp")
+        translator.with_domain(translator.build(blink().model), "flute")
 
 
 # --- going wrong aloud ----------------------------------------------------------------------------
@@ -470,25 +477,24 @@ def test_new_domain_must_be_new_and_like_a_known_one():
 
 def test_warnings_say_what_is_wrong():
     fine = {"nats": {"a": 3.0}, "nats_wrong_latent": {"a": 3.3}, "accuracy": {"a": 0.9, "b": 0.5}}
-    assert watching.complaints(fine) == []
-    unused = fine | {"nats_wrong_latent": {"a": 3.001}}
-    assert "decoder of a does not use the latent" in watching.complaints(unused)[0]
-    told = fine | {"accuracy": {"a": 1.0, "b": 0.98}}
-    assert "99%" in watching.complaints(told)[0]
-    chance = fine | {"accuracy": {"a": 0.9, "b": 0.1}}
-    assert "no more than by chance" in watching.complaints(chance)[0]
-    alone = fine | {"accuracy": {"a": 1.0}}
-    assert watching.complaints(alone) == []
+    for change, words in (
+        ({}, ""), ({"nats_wrong_latent": {"a": 3.001}}, "decoder of a does not use the latent"),
+        ({"accuracy": {"a": 1.0, "b": 0.98}}, "99%"), ({"accuracy": {"a": 1.0}}, ""),
+        ({"accuracy": {"a": 0.9, "b": 0.1}}, "as by chance"),
+    ):  # fmt: skip
+        said = watching.complaints(fine | change)
+        assert len(said) == bool(words) and words in "".join(said)
 
 
-def test_a_run_lets_itself_be_heard(corpus, tmp_path):
+def test_a_run_lets_itself_be_heard(corpus, tmp_path, monkeypatch):
     model = translator.build(blink().model).eval()
     assert watching.listen(model, Corpus(corpus), tmp_path / "heard", 7) == []
     names = {path.name for path in (tmp_path / "heard").iterdir()}
     assert names == {f"step-00000007.{name}.wav" for name in DOMAINS}
-    silence, clipped = np.zeros(100), np.sign(np.sin(np.arange(100)))
-    assert watching.unheard("a", silence) == ["the translation to a is silent"]
-    assert watching.unheard("a", clipped) == ["the translation to a is clipped"]
+    made = {"a": np.zeros(100), "b": np.sign(np.sin(np.arange(100)))}
+    monkeypatch.setattr(watching.translation, "translate", lambda *_: made)
+    said = ["the translation to a is silent", "the translation to b is clipped"]
+    assert watching.listen(model, Corpus(corpus), tmp_path / "heard", 8) == said
 
 
 def test_a_run_needs_an_end(corpus, tmp_path):

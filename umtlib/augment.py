@@ -24,8 +24,8 @@ def pitch_modulation(
     waveform : ndarray
         float32 in [-1, 1], shape (T,). It is not changed.
     rng : numpy.random.Generator
-        Decides the stretch (0.25 to 0.5 s, uniform; at most the whole waveform), its place
-        (uniform) and the shift (-0.5 to 0.5 half steps, uniform).
+        Decides the stretch (0.25 to 0.5 s, at most the whole waveform), its place and the shift
+        (-0.5 to 0.5 half steps), all uniform.
     sample_rate : int
         Hz.
 

@@ -10,17 +10,7 @@ from umtlib.config import ClassifierConfig
 
 
 class Classifier(nn.Module):
-    """Latent frames to domain logits, averaged over time.
-
-    Parameters
-    ----------
-    config : ClassifierConfig
-        Sizes; see `umtlib.config`.
-    latent : int
-        Channels of the latent.
-    domains : int
-        How many domains to tell apart.
-    """
+    """Latent frames, of so many channels, to the logits of so many domains, averaged over time."""
 
     def __init__(self, config: ClassifierConfig, latent: int, domains: int):
         super().__init__()
@@ -32,16 +22,5 @@ class Classifier(nn.Module):
         self.convs = nn.Sequential(*stack)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Classify.
-
-        Parameters
-        ----------
-        latent : Tensor
-            Shape (B, latent, F).
-
-        Returns
-        -------
-        Tensor
-            Logits over the domains, shape (B, K).
-        """
+        """Return logits over the domains, shape (B, K), of a latent of shape (B, latent, F)."""
         return self.convs(latent).mean(dim=2)

@@ -1,8 +1,8 @@
 """Every number of the network and of the paper's training, in frozen dataclasses.
 
 A preset is a complete configuration; a variant is `dataclasses.replace` of one. A field's type says
-what it may be, and `check` holds every configuration to that. JSON in and out is strict: an unknown
-field is an error, so that a typing mistake never trains silently.
+what it may be, and `check` holds every configuration to that. An unknown field is an error, so that
+a typing mistake never trains silently.
 
 Source of the numbers: Mor et al. 2018, sections 3 and 4, and the authors' released training script
 (preset ``official``). Notebook: ``03_the_network``.
@@ -20,30 +20,22 @@ from umtlib.errors import ConfigError
 
 Config = TypeVar("Config")
 
-MOST_WEIGHTS = 2**29  # of a model; the paper's has 2**25
-MOST_LAYERS = 10_000  # of a model, all decoders' together
-GUIDE_WEIGHTS = 650_000  # of a decoder's guide, about; the paper's has none
-MOST_VALUES = 10_000  # of a list
-MOST_SAMPLES = 2**24  # of a training step
-
 
 class Range(NamedTuple):
-    """The least and the greatest value of a number, both allowed."""
+    """The least and the greatest value of a number, or length of a text; both are allowed."""
 
     least: float
     most: float
 
 
 Count = Annotated[int, Range(0, 10**9)]
-Blocks = Annotated[int, Range(1, 1_000)]
-Layers = Annotated[int, Range(1, 20)]  # dilations up to 2**19
-Size = Annotated[int, Range(1, 65_536)]
-Segments = Annotated[int, Range(1, 10**6)]
-Samples = Annotated[int, Range(1, MOST_SAMPLES)]
+Some = Annotated[int, Range(1, 10**9)]
+Size = Annotated[int, Range(1, 4_096)]
+Depth = Annotated[int, Range(1, 20)]  # blocks, or their layers: dilations up to 2**19
 Seed = Annotated[int, Range(0, 2**63 - 1)]  # what torch takes
 Share = Annotated[float, Range(0, 1)]
 Weight = Annotated[float, Range(0, 10**6)]  # of a loss, or a norm
-Text = Annotated[str, Range(0, 64)]  # letters
+Text = Annotated[str, Range(0, 64)]
 
 SIX_DOMAINS = (
     "mozart_orchestra",
@@ -60,8 +52,8 @@ class EncoderConfig:
     """The shared encoder (section 3.1): audio to a latent sequence, the same for every domain."""
 
     front_end: Literal["waveform", "filterbank"] = "waveform"  # paper: the waveform itself
-    blocks: Blocks = 3  # each block restarts the dilations at 1
-    layers: Layers = 10  # per block; dilations 1, 2, 4, ...
+    blocks: Depth = 3  # each block restarts the dilations at 1
+    layers: Depth = 10  # per block; dilations 1, 2, 4, ...
     channels: Size = 128
     latent: Size = 64  # channels of the latent
     pool: Size = 800  # samples per latent frame: 50 ms at 16 kHz
@@ -87,8 +79,8 @@ class DecoderConfig:
     input: Literal["scalar", "codes"] = "scalar"  # one number per sample, or a table of 256 rows
     input_kernel: Size = 1  # previous samples that the first layer sees
     guide: Text = "latent"  # what it is told besides its past: a name in `umtlib.guide.GUIDES`
-    blocks: Blocks = 4
-    layers: Layers = 10
+    blocks: Depth = 4
+    layers: Depth = 10
     channels: Size = 128  # residual channels
     skip_channels: Size = 128
     condition_head: bool = False  # the official code also conditions the output head
@@ -101,7 +93,7 @@ class DecoderConfig:
 class ClassifierConfig:
     """The domain classifier that the encoder learns to fool (section 3.3)."""
 
-    layers: Blocks = 2  # hidden convolutions with ELU, before the one that projects to the domains
+    layers: Depth = 2  # hidden convolutions with ELU, before the one that projects to the domains
     channels: Size = 100
     kernel: Size = 3
 
@@ -116,7 +108,7 @@ class ModelConfig:
     Raises
     ------
     ConfigError
-        If a value is out of its range, two do not go together, or the model would be too large.
+        If a value is out of its range, or two do not go together.
     """
 
     domains: tuple[Text, ...] = SIX_DOMAINS
@@ -134,7 +126,6 @@ class ModelConfig:
                 raise ConfigError(
                     f"domain {name!r}: use letters, digits, '_' and '-' only, and not 'all'"
                 )
-        _check_size(self)
         if self.encoder.pool % self.encoder.stride:
             raise ConfigError(
                 f"pool {self.encoder.pool} must be a multiple of the filter stride "
@@ -149,32 +140,28 @@ class TrainingConfig:
     Raises
     ------
     ConfigError
-        If a value is out of its range, or crop times batch is; or a batch has not so many parts.
+        If a value is out of its range, or a batch has not so many parts.
     """
 
     name: ClassVar[str] = "paper"  # in `umtlib.runs.TRAININGS`
     on_gpu: ClassVar[bool] = True  # it can be trained there
 
     seed: Seed = 0
-    crop: Samples = 16_000  # samples per training segment: 1 s
-    batch: Samples = 16  # segments per step, all of one domain
+    crop: Some = 16_000  # samples per training segment: 1 s
+    batch: Some = 16  # segments per step, all of one domain
     learning_rate: Weight = 1e-3  # of Adam
     decay: Share = 0.98  # factor on the learning rate ...
-    decay_every: Segments = 10_000  # ... after so many segments ("samples" in the paper)
+    decay_every: Some = 10_000  # ... after so many segments ("samples" in the paper)
     clip: Weight = 0.0  # largest norm of the gradient of each network; 0: any
     confusion_weight: Weight = 1e-2  # lambda
     augment: bool = True  # pitch modulation of the encoder's input
     precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"  # of the products
     recompute: bool = False  # keep what enters a layer only: less memory, a third more work
-    micro_batches: Segments = 1  # a batch goes through the network in so many parts, one by one
+    micro_batches: Some = 1  # a batch goes through the network in so many parts, one by one
     only: Text = ""  # train this domain's decoder alone, everything else is frozen
 
     def __post_init__(self):
         check(self)
-        if self.crop * self.batch > MOST_SAMPLES:
-            raise ConfigError(
-                f"crop {self.crop} times batch {self.batch} must be at most {MOST_SAMPLES} samples"
-            )
         if self.batch % self.micro_batches:
             raise ConfigError(
                 f"micro_batches = {self.micro_batches} must divide the batch of {self.batch}"
@@ -205,9 +192,6 @@ class Preset:
 def check(config: Any) -> None:
     """Refuse a value that its field's type does not allow; every dataclass here begins with this.
 
-    Types are those that `Range` may annotate, `typing.Literal`, tuples, mappings to texts, and
-    dataclasses, which have been checked.
-
     Raises
     ------
     ConfigError
@@ -225,52 +209,23 @@ _WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "tex
 def _misfit(kind: Any, value: Any) -> str:
     """Say what a value must be; nothing, if it is that."""
     kind, bounds = get_args(kind) if get_origin(kind) is Annotated else (kind, None)
-    if get_origin(kind) is Literal:
-        known = get_args(kind)
-        return "" if isinstance(value, str) and value in known else f"one of {known}"
-    if get_origin(kind) is tuple:
-        kinds, more = get_args(kind), get_args(kind)[-1] is Ellipsis
-        least, most = (1, MOST_VALUES) if more else (len(kinds), len(kinds))
-        if not isinstance(value, tuple) or not least <= len(value) <= most:
-            return f"a list of {least}{f' to {most:,}' if more else ''} values"
-        kinds = kinds[:1] * len(value) if more else kinds
-        wrong = next(filter(None, map(_misfit, kinds, value)), "")
-        return wrong and f"a list of which each is {wrong}"
-    if get_origin(kind) is Mapping:
-        words = isinstance(value, Mapping) and all(isinstance(one, str) for one in value.values())
-        return "" if words else "an object of texts"
+    kind, inside = get_origin(kind) or kind, get_args(kind)
+    if kind is Literal:
+        return "" if value in inside else f"one of {inside}"
+    if kind is tuple:
+        more = inside[-1] is Ellipsis
+        if not isinstance(value, tuple) or not (value if more else len(value) == len(inside)):
+            return "a list"
+        wrong = map(_misfit, inside[:1] * len(value) if more else inside, value)
+        return next((f"a list of which each is {one}" for one in wrong if one), "")
     # bool is an int in Python; here neither may stand for the other.
     right = isinstance(value, (int, float) if kind is float else kind)
     right = right and isinstance(value, bool) == (kind is bool)
     size = len(value) if right and kind is str else value
     if right and (bounds is None or bounds.least <= size <= bounds.most):  # NaN is in no range
         return ""
-    unit = " letters" if kind is str else ""
-    between = f" of {bounds.least:,} to {bounds.most:,}{unit}" if bounds else ""
+    between = f" of {bounds.least:,} to {bounds.most:,}" if bounds else ""
     return _WORDS.get(kind, f"a {kind.__name__}") + between
-
-
-def _check_size(config: ModelConfig) -> None:
-    """Refuse a model before anything of it is made: each size may be large, not their product.
-
-    Biases and small tables do not count.
-    """
-    e, d, c, domains = config.encoder, config.decoder, config.classifier, len(config.domains)
-    stack, each = e.blocks * e.layers, d.blocks * d.layers
-    layers = stack + domains * each + c.layers
-    bank = e.filters * (2 * e.filter_taps + e.channels) if e.front_end == "filterbank" else 0
-    encoder = stack * 4 * e.channels**2 + bank + e.channels * e.latent
-    layer = d.channels * (5 * d.channels + 2 * e.latent + d.skip_channels)
-    ends = d.channels * (256 * d.input_kernel + d.skip_channels)
-    ends += d.skip_channels * (256 + d.skip_channels + e.latent)
-    ends += GUIDE_WEIGHTS * (d.guide != "latent")
-    classifier = c.kernel * c.channels * (e.latent + c.layers * c.channels + domains)
-    weights = encoder + domains * (each * layer + ends) + classifier
-    if layers > MOST_LAYERS or weights > MOST_WEIGHTS:
-        raise ConfigError(
-            f"a model of {layers:,} layers and {weights:,} weights is too large: at most "
-            f"{MOST_LAYERS:,} and {MOST_WEIGHTS:,} are made"
-        )
 
 
 PRESETS = {
@@ -300,16 +255,7 @@ def preset(
     domains: Iterable[str] = SIX_DOMAINS,
     presets: Mapping[str, Preset] = PRESETS,
 ) -> Preset:
-    """Return a preset, by default one that is trained as in the paper; `umtlib.preset` has more.
-
-    Parameters
-    ----------
-    name : str
-        ``"paper"``, ``"official"`` or ``"tiny"``.
-    domains : iterable of str
-        Names of the decoders, in order.
-    presets : mapping of str to Preset
-        Those to choose from.
+    """Return a preset, with these names for its decoders; `umtlib.preset` knows one more.
 
     Raises
     ------
@@ -346,21 +292,6 @@ def to_json(config: Any) -> str:
     return files.to_json(dataclasses.asdict(config), indent=2) + "\n"
 
 
-def from_json(kind: type[Config], text: str | bytes) -> Config:
-    """Read a configuration of the given dataclass.
-
-    Raises
-    ------
-    ConfigError
-        If the text is not JSON, or `from_values` refuses what it says.
-    """
-    try:
-        values = files.parse_json(text)
-    except ValueError as error:
-        raise ConfigError(f"the configuration is not JSON: {error}") from error
-    return from_values(kind, values)
-
-
 def from_values(kind: type[Config], values: Any) -> Config:
     """Make a configuration of what JSON holds.
 
@@ -375,8 +306,8 @@ def from_values(kind: type[Config], values: Any) -> Config:
     if unknown := values.keys() - fields.keys():
         raise ConfigError(f"{kind.__name__} has no field {reprlib.repr(min(unknown))}")
     for name, item in fields.items():
-        given = name in values or item.default is not dataclasses.MISSING
-        if not given and item.default_factory is dataclasses.MISSING:
+        needed = item.default is item.default_factory is dataclasses.MISSING
+        if needed and name not in values:
             raise ConfigError(f"{kind.__name__} lacks the field {name!r}")
     return kind(**{name: _convert(fields[name].type, value) for name, value in values.items()})
 

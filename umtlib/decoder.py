@@ -83,14 +83,7 @@ def per_frame_sum(h: Tensor, frames: Tensor) -> Tensor:
 class Decoder(nn.Module):
     """An autoregressive model of one domain's audio, conditioned on the latent.
 
-    Parameters
-    ----------
-    config : DecoderConfig
-        Sizes; see `umtlib.config`.
-    latent : int
-        Channels of the latent.
-    pool : int
-        Samples per latent frame.
+    The latent has so many channels, and a frame for each ``pool`` samples.
 
     Raises
     ------
@@ -128,8 +121,8 @@ class Decoder(nn.Module):
         Parameters
         ----------
         codes : Tensor
-            The true mu-law codes, integers in 0..255, shape (B, T). The shift by one is done here:
-            the prediction of sample t sees samples 0 .. t - 1.
+            The true mu-law codes, in 0..255, shape (B, T). The shift by one is done here: the
+            prediction of sample t sees samples 0 .. t - 1.
         latent : Tensor
             Shape (B, latent, F) with F = ceil(T / pool).
 

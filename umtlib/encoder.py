@@ -43,8 +43,7 @@ class FilterbankFrontEnd(nn.Module):
 
     A raw-waveform encoder spends its first hours learning what this starts from: which pitches
     sound when. The dilated layers above run at the strided rate, thirty times cheaper. The filters
-    stay as they are: their taps are of order 0.001, and Adam, whose steps do not depend on the size
-    of a weight, would turn them into noise before they could learn anything.
+    stay as they are: their taps are of order 0.001, and Adam's steps would turn them into noise.
     """
 
     LOWEST, HIGHEST = 60.0, 5_000.0  # Hz, centre frequencies
@@ -65,13 +64,7 @@ class FilterbankFrontEnd(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Audio codes to latent frames.
-
-    Parameters
-    ----------
-    config : EncoderConfig
-        Sizes; see `umtlib.config`.
-    """
+    """Audio codes to latent frames."""
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
@@ -87,18 +80,9 @@ class Encoder(nn.Module):
         self.project = nn.Conv1d(config.channels, config.latent, 1)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Encode.
+        """Return the latent, shape (B, latent, F), of mu-law codes in 0..255, shape (B, T).
 
-        Parameters
-        ----------
-        codes : Tensor
-            mu-law codes, integers in 0..255, shape (B, T). T need not be a multiple of the pool:
-            the end is padded with silence.
-
-        Returns
-        -------
-        Tensor
-            Latent, shape (B, latent, F) with F = ceil(T / pool): 20 frames per second.
+        F = ceil(T / pool), 20 frames per second: the end is padded with silence.
         """
         pool = self.config.pool
         codes = F.pad(codes, (0, -codes.shape[1] % pool), value=mulaw.SILENCE)

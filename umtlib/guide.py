@@ -19,20 +19,13 @@ from umtlib import mulaw
 class Told:
     """What a decoder is told, in N frames of `Guide.hop` samples.
 
-    Attributes
-    ----------
-    condition : Tensor
-        What its layers are conditioned on, shape (B, C, N).
-    predictors : Tensor, optional
-        A linear predictor for each frame, float64, shape (B, N, order), oldest sample first. The
-        code of what it predicts is looked up like one more previous code.
-    aim : Tensor, optional
-        What `Guide.finish` has to know, shape (B, N, any).
+    A predictor is linear, for one frame, float64, oldest sample first. The code of what it predicts
+    is looked up like one more previous code.
     """
 
-    condition: Tensor
-    predictors: Tensor | None = None
-    aim: Tensor | None = None
+    condition: Tensor  # (B, C, N): what the layers are conditioned on
+    predictors: Tensor | None = None  # (B, N, order)
+    aim: Tensor | None = None  # (B, N, any): what `Guide.finish` has to know
 
     def map(self, change: Callable[..., Tensor], *others: "Told") -> "Told":
         """Change each tensor; `change` is given the axis of its frames, it, and others' like it."""

@@ -26,21 +26,9 @@ def receptive_field(dilations: Iterable[int], kernel: int) -> int:
 
 
 def delay(signal: Tensor, steps: int, fill: float = 0.0) -> Tensor:
-    """Shift a signal later along axis 1, keeping its length.
+    """Shift a signal, (B, T) or (B, T, C), later in time: ``out[:, t] = signal[:, t - steps]``.
 
-    Parameters
-    ----------
-    signal : Tensor
-        Shape (B, T) or (B, T, C).
-    steps : int
-        How many samples later; what leaves at the end is lost.
-    fill : float
-        What stands before the first sample.
-
-    Returns
-    -------
-    Tensor
-        Same shape; ``out[:, t] = signal[:, t - steps]``.
+    The length stays; ``fill`` stands before the first sample.
     """
     steps = min(steps, signal.shape[1])
     before = signal.new_full((signal.shape[0], steps, *signal.shape[2:]), fill)
@@ -61,10 +49,8 @@ def constant_q_bank(
         How many, spaced evenly in the logarithm of the frequency.
     taps : int
         Length of the longest filter, in samples.
-    lowest, highest : float
-        Centre frequencies of the first and last filter, Hz.
-    sample_rate : int
-        Hz.
+    lowest, highest, sample_rate : float
+        In Hz; the first two are the centre frequencies of the first and the last filter.
 
     Returns
     -------
@@ -87,19 +73,8 @@ def constant_q_bank(
 def log_energies(waveform: Tensor, bank: Tensor, stride: int) -> Tensor:
     """Return the logarithm of each filter pair's energy, scaled to values of order one.
 
-    Parameters
-    ----------
-    waveform : Tensor
-        In [-1, 1], shape (B, T), T a multiple of the stride.
-    bank : Tensor
-        From `constant_q_bank`, shape (2 * filters, 1, taps).
-    stride : int
-        Samples per output; each is centred on its stretch of the waveform.
-
-    Returns
-    -------
-    Tensor
-        Shape (B, filters, T / stride).
+    The waveform is in [-1, 1], (B, T), the bank from `constant_q_bank`. The result has the shape
+    (B, filters, T / stride); each value is centred on its stretch of the waveform.
     """
     around = bank.shape[2] - stride
     padded = F.pad(waveform[:, None], (around // 2, around - around // 2))

@@ -12,15 +12,7 @@ from umtlib.machine import fused
 
 
 def reconstruction(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the mean cross-entropy per sample, in nats.
-
-    Parameters
-    ----------
-    logits : Tensor
-        Shape (B, 256, T).
-    target : Tensor
-        int64 codes, shape (B, T).
-    """
+    """Return the mean cross-entropy per sample of logits, (B, 256, T), with codes, (B, T)."""
     # Flattened in the decoder's own memory order (B, T, 256), the class axis is contiguous.
     rows, targets = logits.transpose(1, 2).flatten(0, 1), target.flatten()
     if fused.fits(rows):

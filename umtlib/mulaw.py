@@ -19,19 +19,9 @@ SILENCE = 128
 
 
 def encode(waveform: Tensor, pair: str = "torchaudio") -> Tensor:
-    """Compand a waveform to codes.
+    """Compand a waveform of any shape, clipped to [-1, 1], to int64 codes in 0..255.
 
-    Parameters
-    ----------
-    waveform : Tensor
-        Any shape; values are clipped to [-1, 1].
-    pair : {"torchaudio", "official"}
-        Which mu-law pair.
-
-    Returns
-    -------
-    Tensor
-        int64 codes in 0..255, of the same shape.
+    ``pair`` is ``"torchaudio"`` or ``"official"``.
     """
     clipped = waveform.clamp(-1, 1)
     if pair == "torchaudio":
@@ -41,20 +31,7 @@ def encode(waveform: Tensor, pair: str = "torchaudio") -> Tensor:
 
 
 def decode(codes: Tensor, pair: str = "torchaudio") -> Tensor:
-    """Expand codes to a waveform.
-
-    Parameters
-    ----------
-    codes : Tensor
-        Integers in 0..255, any shape.
-    pair : {"torchaudio", "official"}
-        Which mu-law pair.
-
-    Returns
-    -------
-    Tensor
-        float32 in [-1, 1], of the same shape.
-    """
+    """Expand integer codes in 0..255, of any shape, to a waveform, float32 in [-1, 1]."""
     if pair == "torchaudio":
         return mu_law_decoding(codes, CODES)
     companded = 2 * (codes.float() - SILENCE) / CODES

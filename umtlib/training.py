@@ -155,22 +155,10 @@ def descend(
 
 
 class Training:
-    """A model that is trained as in the paper; see `umtlib.runs.Training`.
+    """A model that is trained as in the paper, in place; see `umtlib.runs.Training`.
 
-    Parameters
-    ----------
-    model : MusicTranslator
-        Changed in place.
-    corpus : Corpus
-        With every domain that is trained.
-    config : TrainingConfig
-        How.
-    steps : int
-        Steps in all.
-    team : Team
-        The processes that train together: at each step the domains whose turn is next have one.
-    workers : int
-        Processes that prepare batches.
+    At each step the domains whose turn is next have one process of the team each; ``workers``
+    prepare the batches.
 
     Raises
     ------

@@ -19,16 +19,10 @@ class MusicTranslator(nn.Module):
     ``model.decoders[b](codes, model.encode(codes))`` predicts, sample by sample, how the music in
     ``codes`` would sound in domain ``b``.
 
-    Parameters
-    ----------
-    config : ModelConfig
-        Sizes and the names of the domains; see `umtlib.config`.
-
     Raises
     ------
     ConfigError
-        If a domain has the name of a method of torch's containers, such as ``keys``, or what the
-        decoders are told does not go with the rest.
+        If a domain has the name of a method of torch's containers, such as ``keys``.
     """
 
     def __init__(self, config: ModelConfig):
@@ -43,10 +37,6 @@ class MusicTranslator(nn.Module):
             {name: Decoder(config.decoder, latent, config.encoder.pool) for name in config.domains}
         )
         self.classifier = Classifier(config.classifier, latent, len(config.domains))
-        predicted = any(decoder.guide.order for decoder in self.decoders.values())
-        if predicted and config.mulaw != "torchaudio":
-            raise ConfigError(f"the guide {config.decoder.guide!r} must come with torchaudio's "
-                              f"mu-law, not {config.mulaw!r}")  # fmt: skip
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -72,31 +62,21 @@ class MusicTranslator(nn.Module):
         return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 
 
-def with_domain(model: MusicTranslator, name: str, like: str | None = None) -> MusicTranslator:
+def with_domain(model: MusicTranslator, name: str) -> MusicTranslator:
     """Return a copy of a translator with one more decoder, to be trained on its own (section 3.4).
 
-    Parameters
-    ----------
-    model : MusicTranslator
-        Its encoder and decoders are copied as they are.
-    name : str
-        The new domain; it must not be there yet.
-    like : str, optional
-        The domain whose decoder the new one starts from; by default the first.
+    It starts as a copy of the first one.
 
     Raises
     ------
     ConfigError
-        If the name is taken or not allowed, or ``like`` is no domain.
+        If the name is taken or not allowed.
     """
-    like = model.domains[0] if like is None else like
-    if like not in model.domains:
-        raise ConfigError(f"unknown domain {like!r}; this model has {', '.join(model.domains)}")
     grown = build(replace(model.config, domains=(*model.domains, name)))
     weights = grown.state_dict()
     for key, value in model.state_dict().items():
         weights[key][: len(value)] = value  # the classifier's last layer has one row more
-    grown.decoders[name].load_state_dict(model.decoders[like].state_dict())
+    grown.decoders[name].load_state_dict(model.decoders[model.domains[0]].state_dict())
     return grown
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import typer
 
 from umtlib import files
-from umtlib.cli import bench, corpus, doctor, evaluate, listening, official, train, translate
+from umtlib.cli import corpus, doctor, evaluate, listening, official, train, translate
 from umtlib.cli.printing import complain, one_line
 from umtlib.errors import UmtError, UmtWarning
 
@@ -30,7 +30,6 @@ for verb in (translate.translate, train.train, evaluate.evaluate, listening.rati
     app.command()(verb)
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(listening.app, name="stimuli")
-app.add_typer(bench.app, name="bench")
 
 _UsageError = typer.BadParameter.__base__  # of click, which lies elsewhere in a newer typer
 

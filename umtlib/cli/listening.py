@@ -57,7 +57,7 @@ def ratings(
     domain: Annotated[
         list[str], Option(help="All domains of a lineup. Default: those of the key, or that occur.")
     ] = [],
-    level: Annotated[float, options.real("Of the intervals.", 0.5, 0.999)] = 0.95,
+    level: Annotated[float, Option(help="Of the intervals.", min=0.5, max=0.999)] = 0.95,
     json: options.Json = False,
 ) -> None:
     """Analyse a listening test: opinion scores or a lineup, told apart by their columns."""

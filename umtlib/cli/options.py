@@ -3,27 +3,13 @@
 import contextlib
 import functools
 import inspect
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
-from typer import BadParameter, Option
-from typer.models import OptionInfo
+from typer import Option
 
 import umtlib
-
-
-def real(text: str, least: float, most: float) -> OptionInfo:
-    """Return an option that is a number in a range; typer's own ranges let NaN pass."""
-
-    def check(value: float | None) -> float | None:
-        if value is not None and math.isnan(value):
-            raise BadParameter("nan is not a number.")
-        return value
-
-    return Option(help=text, min=least, max=most, callback=check)
-
 
 Out = Annotated[Path, Option(help="Folder to write to; made if it is not there.")]
 NewFolder = Annotated[Path, Option(help="Folder to write to; must not exist yet.")]
@@ -34,7 +20,7 @@ Excerpts = Annotated[
 Model = Annotated[str, Option(help="Name of a shipped model, a model folder or a training run.")]
 Preset = Annotated[str, Option(help="tiny, small, paper or official.")]
 Seed = Annotated[int, Option(help="Random numbers follow from it.", min=0, max=2**63 - 1)]
-Temperature = Annotated[float, real("1: as the model says; less: tamer.", 0, 10)]
+Temperature = Annotated[float, Option(help="1: as the model says; less: tamer.", min=0, max=10)]
 Backend = Annotated[str, Option(help="Which generator: auto, cuda, cpu or reference.")]
 Dtype = Annotated[str, Option(help="float32, bfloat16, int8, or auto: the fastest that sounds so.")]
 Device = Annotated[str, Option(help="Where PyTorch computes: auto, cpu, cuda, cuda:1 or mps.")]

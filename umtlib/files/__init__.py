@@ -12,15 +12,11 @@ import shutil
 import signal
 import stat
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from umtlib.errors import UmtError
-from umtlib.files.names import fitting
-
-MOST_JSON = 64 << 20  # bytes; the largest that is read, NSynth's list of notes aside, has kilobytes
 
 
 def open_regular(path: str | os.PathLike) -> IO[bytes]:
@@ -37,20 +33,9 @@ def open_regular(path: str | os.PathLike) -> IO[bytes]:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Return what a file of JSON holds; see `parse_json`.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read, or is no regular file.
-    ValueError
-        If it is not JSON.
-    """
+    """Return what a file of JSON holds; errors are those of `open_regular` and `parse_json`."""
     with open_regular(path) as file:
-        content = file.read(MOST_JSON + 1)
-    if len(content) > MOST_JSON:
-        raise ValueError(f"more than {MOST_JSON} bytes")
-    return parse_json(content)
+        return parse_json(file.read())
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -59,30 +44,16 @@ def parse_json(text: str | bytes) -> Any:
     Raises
     ------
     ValueError
-        If it is not JSON, names a key twice, or holds NaN, infinity, or thousands of brackets.
+        If it is not JSON, or holds NaN or infinity.
     """
-    if isinstance(text, str):
-        text = text.removeprefix("\ufeff")
     try:
-        return json.loads(
-            text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_once_each
-        )
+        return json.loads(text, parse_constant=_refuse)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
 
-def _finite(text: str) -> float:
-    if math.isfinite(value := float(text)):
-        return value
-    raise ValueError(f"{text} is no number of JSON")
-
-
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"{name[:80]!r} is there twice")
-    return found
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def to_json(values: Any, **settings: Any) -> str:
@@ -103,15 +74,9 @@ def _numbers(values: Any) -> Any:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Give a temporary path beside a file to write to; rename it at the end, or remove it.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
-    """
+    """Give a temporary path beside a file to write to; rename it at the end, or remove it."""
     path = Path(path)
-    part = path.with_name(fitting(f".{path.name}", f".{secrets.token_hex(4)}.part"))
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         yield part
         flush(part)

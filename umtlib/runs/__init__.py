@@ -44,7 +44,7 @@ from umtlib.translator import MusicTranslator, build
 
 __all__ = [
     "LOG", "PRESETS", "PROGRESS", "TENSORS", "TRAINING", "TRAININGS", "Pace", "Progress",
-    "Training", "check", "keep_memory", "preset", "restore", "resume", "save", "train",
+    "Training", "check", "keep_memory", "preset", "restore", "save", "train",
 ]  # fmt: skip
 
 PRESETS = config.PRESETS | {"small": SMALL}
@@ -127,7 +127,7 @@ def train(
     on_report: Callable[[dict], None] | None = None,
     on_validate: Callable[[MusicTranslator, int], list[str]] | None = None,
 ) -> Path:
-    """Train a translator, or go on training it.
+    """Train a translator, or go on training it; return the newest checkpoint.
 
     Parameters
     ----------
@@ -145,21 +145,13 @@ def train(
     workers : int
         Processes that prepare batches; the result does not depend on it.
     device : str
-        Where to train; see `umtlib.machine.devices.device`.
-    pace : Pace
-        How often to report, validate and save.
+        See `umtlib.machine.devices.device`.
     initial : MusicTranslator, optional
         Weights to start a new run from; by default random ones, by the preset's seed.
     on_report : callable, optional
         Receives each line of the log as a dict.
     on_validate : callable, optional
-        Receives the averaged model and the step after each validation, and returns warnings; see
-        `umtlib.runs.watching`.
-
-    Returns
-    -------
-    Path
-        The newest checkpoint: a folder for `umtlib.load`.
+        Receives the averaged model and the step after each validation, and returns warnings.
 
     Raises
     ------
@@ -203,11 +195,7 @@ def train(
 
 
 def keep_memory() -> None:
-    """Let the C library keep freed memory.
-
-    To give it back and fault it in again costs a step of ``tiny`` a third more, of ``small`` and
-    ``paper`` 5 to 8 %.
-    """
+    """Let the C library keep freed memory; else a step takes 5 to 8 % longer."""
     with suppress(OSError, AttributeError):  # another C library than GNU's
         mallopt = ctypes.CDLL(None).mallopt
         for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**26)):

@@ -1,5 +1,6 @@
 """The log of a training run: losses and speed, one line per report."""
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -10,18 +11,9 @@ from umtlib import files
 
 
 class Log:
-    """Writes the log of a run, one line of JSON per report; lines after a resumed step are removed.
+    """Writes the log of a training, one line of JSON per report; lines after its step are removed.
 
-    Parameters
-    ----------
-    path : Path
-        ``log.jsonl``.
-    training : `umtlib.runs.Training`
-        What it tells of.
-    seconds : float
-        Seconds of training before.
-    on_report : callable, optional
-        Receives each line as a dict.
+    It begins after so many ``seconds`` of training; `on_report` receives each line as a dict.
     """
 
     def __init__(
@@ -36,7 +28,7 @@ class Log:
         self.since, self.sums, self.stage = self.began + seconds, defaultdict(list), {}
         if training.team.rank == 0:
             path.parent.mkdir(parents=True, exist_ok=True)
-            cut(self.path, training.step)
+            _cut(self.path, training.step)
 
     @property
     def seconds(self) -> float:
@@ -88,22 +80,20 @@ def tensorboard(folder: Path) -> Callable[[dict], None]:
             for domain, number in (value if isinstance(value, dict) else {"": value}).items():
                 if isinstance(number, int | float):
                     writer.add_scalar(f"{name}/{domain}".rstrip("/"), number, line["step"])
-        writer.flush()
 
     return note
 
 
-def cut(path: Path, step: int) -> None:
+def _cut(path: Path, step: int) -> None:
     """Remove the lines after a step, and one that a full disk has torn, from a log."""
-    if not path.exists():
-        return
-    with files.open_regular(path) as log, files.replacing(path) as part:
-        part.write_bytes(b"".join(line.strip() + b"\n" for line in log if _step_of(line) <= step))
+    if path.exists():
+        with files.replacing(path) as part:
+            lines = path.read_bytes().splitlines(keepends=True)
+            part.write_bytes(b"".join(line for line in lines if _step_of(line) <= step))
 
 
 def _step_of(line: bytes) -> float:
-    """Return the step of a line of the log; infinity, if it is none."""
     try:
-        return float(files.parse_json(line)["step"])
-    except (ValueError, TypeError, LookupError, OverflowError):
-        return float("inf")
+        return files.parse_json(line)["step"] if line.endswith(b"\n") else math.inf
+    except ValueError:
+        return math.inf

@@ -20,7 +20,7 @@ from umtlib.translator import MusicTranslator
 VALIDATED = 2**17  # samples of a batch, at most, that validation shows
 UNUSED = 0.01  # nats per sample that the right latent must be better than a wrong one
 FOOLED_NEVER = 0.95  # accuracy of the classifier above which the encoder hides nothing
-SECONDS = 2.0
+LENGTH = 2 * audio.SAMPLE_RATE  # of what is translated
 SILENT = 1e-3  # root mean square, -60 dBFS
 CLIPPED = 0.01  # share of samples at the ends of the scale
 
@@ -33,16 +33,10 @@ def validate(
     samples: int,
     batches: int = 2,
 ) -> dict[str, dict[str, float]]:
-    """Measure a translator on held-out segments, always the same ones, in float32.
+    """Measure a translator on segments of the ``val`` split, always the same ones, in float32.
 
     Parameters
     ----------
-    model : MusicTranslator
-        What to measure.
-    corpus : Corpus
-        Must have tracks of the domains in its ``val`` split.
-    domains : tuple of str
-        Which of its domains.
     samples : int
         Length of a segment: as long as the decoders need to know where they are.
     batches : int
@@ -79,19 +73,13 @@ def complaints(found: Mapping[str, Mapping[str, float]]) -> list[str]:
         for name, nats in found["nats"].items()
         if found["nats_wrong_latent"][name] - nats < UNUSED
     ]
-    accuracy, count = found["accuracy"].values(), len(found["accuracy"])
-    right = sum(accuracy) / count
+    count = len(found["accuracy"])
+    right = sum(found["accuracy"].values()) / count
+    begun = f"the classifier is right for {right:.0%} of the segments"
     if count > 1 and right > FOOLED_NEVER:
-        said.append(
-            f"the classifier is right for {right:.0%} of the segments: the latent still tells the "
-            "domain; a larger confusion_weight would hide it"
-        )
-    elif count > 1 and right <= 1 / count:
-        said.append(
-            f"the classifier is right for {right:.0%} of the segments, no more than by chance: "
-            "either the latent hides the domain, or the classifier has learned nothing; if it was "
-            "never better, lower the confusion_weight"
-        )
+        said.append(f"{begun}: the latent tells the domain; raise the confusion_weight")
+    if count > 1 and right <= 1 / count:
+        said.append(f"{begun}, as by chance; if it was never better, lower the confusion_weight")
     return said
 
 
@@ -102,17 +90,14 @@ def listen(model: MusicTranslator, corpus: Corpus, folder: Path, step: int) -> l
     silent or clipped.
     """
     recording = corpus.audio(next(track for track in corpus.tracks if track.split == "val"))
-    start = max(0, len(recording) // 2 - int(SECONDS * audio.SAMPLE_RATE / 2))
-    excerpt = recording[start : start + int(SECONDS * audio.SAMPLE_RATE)] / np.float32(32_768)
-    made = translation.translate(model, excerpt, audio.SAMPLE_RATE)
+    start = max(0, len(recording) - LENGTH) // 2
+    excerpt = recording[start : start + LENGTH] / np.float32(32_768)
     folder.mkdir(parents=True, exist_ok=True)
-    for domain, waveform in made.items():
-        audio.write(folder / f"step-{step:08d}.{domain}.wav", waveform)
-    return [text for domain, waveform in made.items() for text in unheard(domain, waveform)]
-
-
-def unheard(domain: str, waveform: np.ndarray) -> list[str]:
-    """Say whether a translation is silent or clipped."""
-    silent = np.sqrt(np.mean(np.square(waveform))) < SILENT
-    faults = {"silent": silent, "clipped": np.mean(np.abs(waveform) > 0.99) > CLIPPED}
-    return [f"the translation to {domain} is {name}" for name, there in faults.items() if there]
+    said = []
+    for domain, made in translation.translate(model, excerpt, audio.SAMPLE_RATE).items():
+        audio.write(folder / f"step-{step:08d}.{domain}.wav", made)
+        if np.sqrt(np.mean(np.square(made))) < SILENT:
+            said.append(f"the translation to {domain} is silent")
+        if np.mean(np.abs(made) > 0.99) > CLIPPED:
+            said.append(f"the translation to {domain} is clipped")
+    return said

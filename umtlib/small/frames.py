@@ -66,13 +66,7 @@ def pick(chance: Tensor, likely: float = LIKELY) -> Tensor:
 
 
 class FrameModel(nn.Module):
-    """Latent to events and log power spectra, for one domain.
-
-    Parameters
-    ----------
-    latent : int
-        Channels of the latent.
-    """
+    """Latent, of so many channels, to events and log power spectra, for one domain."""
 
     MIXED, LISTENER, PLAYER, HIDDEN, COEFFICIENTS = 128, 128, 224, 224, 64
     DECIDE = 96
@@ -107,11 +101,8 @@ class FrameModel(nn.Module):
     def listen(self, latent: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Hear all frames of a latent, (B, L, F + 2), but the first and the last.
 
-        Returns
-        -------
-        tuple of Tensor
-            What the player is told of the frames, (B, F, MIXED); the events' logits,
-            (B, F * FINE, BANDS); the state.
+        Returns what the player is told of them, (B, F, MIXED); the events' logits,
+        (B, F * FINE, BANDS); the state.
         """
         z = latent.transpose(1, 2)
         mixed = F.elu(self.mix(torch.cat([z[:, :-2], z[:, 1:-1], z[:, 2:]], dim=-1)))
@@ -124,10 +115,7 @@ class FrameModel(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Paint frames, (B, F, MIXED), whose events, (B, F * FINE + FOLLOWING, BANDS), are known.
 
-        Returns
-        -------
-        tuple of Tensor
-            Log power spectra, (B, F * FINE, BINS); the state.
+        Returns log power spectra, (B, F * FINE, BINS), and the state.
         """
         own = events.to(mixed.dtype).unfold(1, FINE + FOLLOWING, FINE)  # (B, F, BANDS, 7)
         told = torch.cat([mixed, own.transpose(2, 3).flatten(2)], dim=-1)
@@ -143,14 +131,7 @@ class FrameModel(nn.Module):
     def paint(self, latent: Tensor, memory: Memory, last: bool) -> Tensor:
         """Return the spectra that more of a latent decides, (B, n * FINE, BINS), 2 frames late.
 
-        Parameters
-        ----------
-        latent : Tensor
-            The next frames, shape (B, latent, F).
-        memory : Memory
-            From the call before; changed.
-        last : bool
-            Whether no more will come: then all frames are painted.
+        The next frames are (B, latent, F). If they are the last, all are painted.
         """
         before = latent[:, :, :1] if memory.latent is None else memory.latent
         z = torch.cat([before, latent], dim=2)

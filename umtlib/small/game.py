@@ -31,10 +31,7 @@ ENCODER_WARMUP = 200  # steps
 def step(state: State, stage: str, number: int, length: int) -> dict[str, float | str]:
     """Train encoder, classifier and all frame models on a batch; see `painting.step`.
 
-    Returns
-    -------
-    dict
-        ``spectra``, ``events``, ``bad`` as there; ``classifier``: its loss in nats.
+    ``spectra``, ``events`` and ``bad`` are as there, ``classifier`` is its loss in nats.
     """
     rng = state.rng(3, state.step)
     more = conversions(state) if number else None

@@ -44,22 +44,9 @@ def equalise(
 ) -> np.ndarray:
     """Filter by a random smooth curve, so that the encoder learns to hear past the timbre.
 
-    The curve has one random gain per octave and is linear between them (in decibels over the
-    logarithm of the frequency).
-
-    Parameters
-    ----------
-    waveform : ndarray
-        float32, shape (T,). It is not changed.
-    rng : numpy.random.Generator
-        Decides the gains, uniform in [-decibels, decibels].
-    decibels : float
-        Largest gain, up or down.
-
-    Returns
-    -------
-    ndarray
-        float32, shape (T,), scaled down where it would exceed 1.
+    The curve has one random gain per octave, uniform in [-decibels, decibels], and is linear
+    between them, in decibels over the logarithm of the frequency. What would exceed 1 is scaled
+    down.
     """
     gains = rng.uniform(-decibels, decibels, len(OCTAVE_BANDS))
     frequency = np.fft.rfftfreq(len(waveform), 1 / SAMPLE_RATE)

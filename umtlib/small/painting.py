@@ -32,22 +32,10 @@ WEIGHTS = WEIGHTS / WEIGHTS.mean()
 
 
 def step(state: State, stage: str, number: int, length: int) -> dict[str, float | str]:
-    """Train one domain's frame model on a batch; see `umtlib.small.recipe`.
+    """Train one domain's frame model on a batch: step ``number`` of ``length`` in a stage.
 
-    Parameters
-    ----------
-    state : State
-        Changed in place.
-    stage : {"first", "again"}
-        Which stage.
-    number, length : int
-        The step's number in it, of so many.
-
-    Returns
-    -------
-    dict
-        ``spectra``: the weighted squared error of log power; ``events``: nats, of the listener;
-        ``bad`` is 1 if no step was made.
+    Returns ``spectra``, the weighted squared error of log power; ``events``, nats, of the listener;
+    ``bad``, 1 if no step was made.
     """
     each = length // len(state.domains)
     place, number = divmod(number, each)
@@ -137,23 +125,9 @@ def errors(
 ) -> tuple[Tensor, Tensor]:
     """Return a frame model's errors, with gradients.
 
-    The player is told the true events, but not reliably: in use it is told the listener's.
-
-    Parameters
-    ----------
-    model : FrameModel
-        A domain's.
-    latent : Tensor
-        Shape (B, L, F).
-    spectra : Tensor
-        What is to be painted, (B, F * FINE, BINS).
-    rng : numpy.random.Generator
-        What is unreliable follows from it.
-
-    Returns
-    -------
-    tuple of Tensor
-        Of the spectra, (B,); of the events, a number.
+    The latent is (B, L, F), what is to be painted (B, F * FINE, BINS), the error of the spectra
+    (B,), that of the events a number. The player is told the true events, but not reliably: in use
+    it is told the listener's.
     """
     true = events(spectra)
     edged = torch.cat([latent[:, :, :1], latent, latent[:, :, -1:]], dim=2)

@@ -24,20 +24,9 @@ WHITE_NOISE, WHITE_NOISE_IN_TRAINING = 3e-3, 1e-4
 def fit(log_power: Tensor, order: int, white_noise: float = WHITE_NOISE) -> Tensor:
     """Return the linear predictor of a signal with a given spectrum (Levinson-Durbin recursion).
 
-    Parameters
-    ----------
-    log_power : Tensor
-        Natural logarithm, shape (..., BINS).
-    order : int
-        How many samples the predictor sees, at most BINS - 1.
-    white_noise : float
-        Relative power that is added.
-
-    Returns
-    -------
-    Tensor
-        float64, shape (..., order), oldest first: the prediction is the sum of its products with
-        the last ``order`` amplitudes. Fed with its own output, it dies away.
+    The power's logarithm is natural, (..., BINS). The predictor, float64, (..., order), is oldest
+    first: the prediction is the sum of its products with the last ``order`` amplitudes. Fed with
+    its own output, it dies away.
     """
     shape = log_power.shape[:-1]
     if not log_power.numel():  # an FFT wants some

@@ -47,8 +47,7 @@ class Recipe:
     segments : int
         Segments of 3.2 s of each domain that frame models learn from; a third the first time.
     only : str
-        A new domain of a trained model: only the stages *again* and *own* are gone through, and
-        only for this domain.
+        A new domain of a trained model: only *again* and *own* are gone through, only for it.
 
     Raises
     ------

@@ -27,12 +27,10 @@ _CONTRAST, _LEVEL = 2.4, 7.5  # bring both to a variance of about 1 and 4 on mus
 
 @torch.no_grad()
 def fit(encoder: Encoder, energies: Tensor, target: Tensor) -> Tensor:
-    """Set the weights of an encoder.
+    """Set the weights of an encoder that has a filter bank, and a channel for each filter.
 
     Parameters
     ----------
-    encoder : Encoder
-        With a filter bank, and a channel for each filter.
     energies : Tensor
         Those of its filter bank for some augmented audio, shape (N, filters, T / stride).
     target : Tensor
@@ -80,19 +78,8 @@ def pitch_spectrogram(codes: Tensor, pool: int) -> Tensor:
     """Return which pitches stand out, and how loud it is, at the latent's frame rate.
 
     The log energies of a semitone filter bank, less their average over the octave around each: what
-    is left is notes and overtones, and hardly any spectral envelope, which is the instrument's.
-
-    Parameters
-    ----------
-    codes : Tensor
-        int64 mu-law codes, shape (B, T), T a multiple of the pool.
-    pool : int
-        Samples per latent frame.
-
-    Returns
-    -------
-    Tensor
-        float32, shape (B, 85, T / pool): 84 semitones from A1, then the level, of order one.
+    is left is notes and overtones, and hardly any spectral envelope, which is the instrument's. Of
+    codes (B, T) it is (B, 85, T / pool): 84 semitones from A1, then the level, of order one.
     """
     bank = constant_q_bank(SEMITONES, 4_096, LOWEST, LOWEST * 2 ** ((SEMITONES - 1) / 12))
     energies = log_energies(mulaw.decode(codes), bank.to(codes.device), pool)  # (B, 84, F)

@@ -36,19 +36,9 @@ def _bands(number: int) -> Tensor:
 
 
 def log_spectrum(waveform: Tensor, hop: int) -> Tensor:
-    """Return the log power spectrum of every fine frame.
+    """Return the log power spectra, (B, T / hop, BINS), of a waveform in [-1, 1], (B, T).
 
-    Parameters
-    ----------
-    waveform : Tensor
-        In [-1, 1], shape (B, T), T a multiple of the hop.
-    hop : int
-        Samples per fine frame, at most SPAN. The Hann window is centred on the frame.
-
-    Returns
-    -------
-    Tensor
-        float32, natural logarithm, shape (B, T / hop, BINS).
+    The logarithm is natural; each Hann window is centred on its frame of ``hop`` samples.
     """
     around = SPAN - hop
     padded = F.pad(waveform, (around // 2, around - around // 2))
@@ -71,17 +61,9 @@ def band_levels(log_power: Tensor, number: int = BANDS) -> Tensor:
 
 
 def events(log_power: Tensor) -> Tensor:
-    """Find where notes begin: a band's level rises by `RISE` dB, more than anywhere around.
+    """Find in spectra, (B, N, BINS), where notes begin: bool, (B, N, BANDS).
 
-    Parameters
-    ----------
-    log_power : Tensor
-        From `log_spectrum`, shape (B, N, BINS).
-
-    Returns
-    -------
-    Tensor
-        bool, shape (B, N, BANDS).
+    A band's level rises by `RISE` dB, more than anywhere around.
     """
     levels = F.pad(band_levels(log_power).transpose(1, 2), (REACH, REACH), mode="replicate")
     before, after = levels[..., : -2 * REACH], levels[..., 2 * REACH :]
@@ -93,23 +75,10 @@ def events(log_power: Tensor) -> Tensor:
 def above_past(
     log_power: Tensor, past: Tensor | None = None, seconds: float = 0.05, rate: float = 80.0
 ) -> tuple[Tensor, Tensor]:
-    """Return how far each moment is above what was before: a course's attacks, sharp.
+    """Return how far each moment is above the running mean of its past: a course's attacks, sharp.
 
-    Parameters
-    ----------
-    log_power : Tensor
-        Shape (B, N, BINS).
-    past : Tensor, optional
-        The running mean before it, (B, 1, BINS), from the call before.
-    seconds : float
-        Time constant of the running mean.
-    rate : float
-        Frames per second.
-
-    Returns
-    -------
-    tuple of Tensor
-        The differences, (B, N, BINS), and the running mean after all.
+    The course is (B, N, BINS), of so many frames per second; the mean has a time constant of so
+    many ``seconds``. Its last value, (B, 1, BINS), is returned too, and is ``past`` for the next.
     """
     kept = math.exp(-1 / (seconds * rate))
     past, before = log_power[:, :1] if past is None else past, []
@@ -122,12 +91,7 @@ def above_past(
 class Filter:
     """Filters a waveform towards given spectra, piece after piece, at most `SPAN` samples late.
 
-    Parameters
-    ----------
-    strength : float
-        Part of the way, in decibels, from the spectrum that it has.
-    most : tuple of (float, float)
-        Decibels, down and up, that it changes at the most.
+    It goes a part of the way in decibels (``strength``), and at the most so many down and up.
     """
 
     def __init__(self, strength: float = 1.0, most: tuple[float, float] = (-60.0, 40.0)):
@@ -138,18 +102,9 @@ class Filter:
         self.early = 0  # samples to leave out: they stand for what was before the first
 
     def __call__(self, waveform: Tensor, spectra: Tensor, hop: int, last: bool = True) -> Tensor:
-        """Return what is finished.
+        """Return what is finished of the samples so far: of the last ones, all.
 
-        Parameters
-        ----------
-        waveform : Tensor
-            The next samples, shape (B, T), T a multiple of the hop.
-        spectra : Tensor
-            Theirs, shape (B, T / hop, BINS); the filter is centred on each.
-        hop : int
-            Samples per spectrum.
-        last : bool
-            Whether no more will come: then all is finished.
+        The next are (B, T), and their spectra, on which the filter is centred, (B, T / hop, BINS).
         """
         if self.past is None and not spectra.shape[1]:
             return waveform  # nothing has come yet

@@ -27,15 +27,6 @@ Made = TypeVar("Made")
 class State:
     """All that changes in a training, and what it follows from.
 
-    Parameters
-    ----------
-    model : MusicTranslator
-        Changed in place.
-    corpus : Corpus
-        With every domain that is trained.
-    config : Recipe
-        How.
-
     Attributes
     ----------
     step : int

@@ -30,20 +30,8 @@ STAGES = {
 class Training(State):
     """A model on its way through the stages; see `umtlib.runs.Training`.
 
-    Parameters
-    ----------
-    model : MusicTranslator
-        With a filter bank and frame models. Changed in place.
-    corpus : Corpus
-        With every domain that is trained.
-    config : Recipe
-        How.
-    steps : int, optional
-        Steps in all, if not those of the recipe: every stage is made longer or shorter.
-    team : Team
-        Must be a single process, on the CPU.
-    workers : int
-        Not used: the audio is prepared between the steps.
+    With ``steps`` every stage is made longer or shorter. There are no workers: the audio is
+    prepared between the steps.
 
     Raises
     ------

@@ -1,50 +1,48 @@
-"""``umt bench``: how fast this machine generates, encodes and trains.
+"""How fast this machine generates, encodes and trains: one line of JSON.
+
+::
+
+    python scripts/bench.py generate --preset paper --streams 12 --threads 2
+    python scripts/bench.py encode --preset paper --dtype int8
+    python scripts/bench.py train --preset paper --batch 16 --precision bfloat16
 
 Random weights do, as the time does not depend on them. All work is included, from drawing the
 random numbers to the finished codes.
 """
 
+import json
+import sys
 import time
 from collections.abc import Callable
 from itertools import cycle
 from typing import Annotated
 
+import torch
 from typer import Option, Typer
 
-from umtlib import files
-from umtlib.cli import options
-from umtlib.errors import ConfigError
+from umtlib import config, generation, runs, training, translator
+from umtlib.audio import SAMPLE_RATE
+from umtlib.corpora.batches import Batch
+from umtlib.decoder import Decoder
+from umtlib.encoder import Encoder
+from umtlib.errors import UmtError
+from umtlib.generation import encoding
+from umtlib.machine import devices
 
-app = Typer(help="Measure the speed of this machine.", no_args_is_help=True)
-
-RATE = 16_000
-MOST_STREAMS = 1_024  # at once, of all domains: some MB each
-Duration = Annotated[float, options.real("Seconds: how long to measure.", 0.01, 24 * 3600)]
+app = Typer(help="Measure the speed of this machine.", add_completion=False)
 
 
 @app.command()
 def generate(
-    preset: options.Preset = "small",
-    streams: Annotated[int, Option(help="Inputs at once.", min=1, max=MOST_STREAMS)] = 1,
-    domains: Annotated[int, Option(help="Decoders at once.", min=1, max=64)] = 1,
-    threads: Annotated[
-        int | None, Option(help="By default one per core.", min=1, max=1_024)
-    ] = None,
-    seconds: Duration = 5,
-    backend: options.Backend = "auto",
-    dtype: options.Dtype = "float32",
-    json: options.Json = False,
-) -> None:
-    """Measure how many samples per second are generated."""
-    import torch
-
-    from umtlib import generation, runs
-    from umtlib.decoder import Decoder
-
-    if streams * domains > MOST_STREAMS:
-        raise ConfigError(
-            f"{streams} streams of {domains} domains are more than {MOST_STREAMS} together"
-        )
+    preset: str = "small",
+    streams: int = 1,
+    domains: int = 1,
+    threads: int | None = None,
+    seconds: float = 5,
+    backend: str = "auto",
+    dtype: str = "float32",
+) -> dict:
+    """Measure how many samples per second are generated, of so many inputs and decoders at once."""
     backend, number = generation.resolve(backend, dtype)
     model = runs.preset(preset).model
     sizes = model.encoder.latent, model.encoder.pool
@@ -55,53 +53,35 @@ def generate(
     how["threads"] = threads = generation.thread_count(threads)
     samples = streams * domains * frames * sizes[1]
     rate = samples * _rate(lambda: generation.generate_many(decoders, latent, **how), seconds)
-    _show(json, {
+    return {
         "preset": preset, "backend": backend, "dtype": str(number)[6:], "streams": streams,
         "domains": domains, "threads": threads, "samples_per_second": round(rate),
-        "real_time_factor": round(rate / RATE / streams / domains, 4),
-    })  # fmt: skip
+        "real_time_factor": round(rate / SAMPLE_RATE / streams / domains, 4),
+    }  # fmt: skip
 
 
 @app.command()
-def encode(
-    preset: options.Preset = "small",
-    seconds: Duration = 5,
-    dtype: options.Dtype = "float32",
-    json: options.Json = False,
-) -> None:
+def encode(preset: str = "small", seconds: float = 5, dtype: str = "float32") -> dict:
     """Measure how long encoding one second of audio takes."""
-    import torch
-
-    from umtlib import generation, runs
-    from umtlib.encoder import Encoder
-    from umtlib.generation import encoding
-
-    (_, number), codes = generation.resolve(dtype=dtype), torch.randint(256, (1, RATE))
+    _, number = generation.resolve(dtype=dtype)
+    codes = torch.randint(256, (1, SAMPLE_RATE))
     encoder = Encoder(runs.preset(preset).model.encoder)
     rate = _rate(lambda: encoding.encode(encoder, codes, dtype=number), seconds)
-    threads = generation.thread_count()
-    _show(json, {"preset": preset, "dtype": str(number)[6:], "threads": threads,
-                 "seconds_per_second": round(1 / rate, 4)})  # fmt: skip
+    return {"preset": preset, "dtype": str(number)[6:], "threads": generation.thread_count(),
+            "seconds_per_second": round(1 / rate, 4)}  # fmt: skip
 
 
 @app.command()
 def train(
-    preset: options.Preset = "small",
-    seconds: Duration = 10,
-    batch: Annotated[int, Option(help="Segments.", min=1, max=2**24)] = 1,
-    crop: Annotated[int, Option(help="Samples per segment.", min=1, max=2**24)] = 16_000,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    set_: options.Set = [],
-    json: options.Json = False,
-) -> None:
+    preset: str = "small",
+    seconds: float = 10,
+    batch: int = 1,
+    crop: int = SAMPLE_RATE,
+    device: str = "auto",
+    precision: str = "auto",
+    set_: Annotated[list[str], Option("--set", metavar="NAME=VALUE")] = [],  # noqa: B006, typer's
+) -> dict:
     """Measure how many samples per second a training step of the paper processes."""
-    import torch
-
-    from umtlib import config, runs, training, translator
-    from umtlib.corpora.batches import Batch
-    from umtlib.machine import devices
-
     runs.keep_memory()
     place = devices.device(device)
     precision = devices.precision(precision, place)
@@ -118,11 +98,11 @@ def train(
         rate = _rate(
             lambda: training.train_step(model, optimizers, next(batches), settings), seconds
         )
-    _show(json, {
+    return {
         "preset": preset, "device": str(place), "precision": settings.precision,
         "batch": shape[0], "crop": shape[1], "threads": torch.get_num_threads(),
         "samples_per_second": round(shape[0] * shape[1] * rate),
-    })  # fmt: skip
+    }  # fmt: skip
 
 
 def _rate(piece: Callable[[], object], seconds: float) -> float:
@@ -135,6 +115,8 @@ def _rate(piece: Callable[[], object], seconds: float) -> float:
     return count / taken
 
 
-def _show(json: bool, values: dict) -> None:
-    lines = (f"{name:<20}{value}" for name, value in values.items())
-    print(files.to_json(values) if json else "\n".join(lines))
+if __name__ == "__main__":
+    try:
+        print(json.dumps(app(standalone_mode=False)))
+    except UmtError as error:
+        sys.exit(str(error))
