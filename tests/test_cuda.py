@@ -509,4 +509,4 @@ def test_a_gpu_that_disagrees_is_not_used(monkeypatch, fresh, folder, what):
         assert generation.fastest() == "cpu"
     found = SimpleNamespace(name="T4", major=7, minor=5, total_memory=16 << 30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: found)
-    assert "disagrees with the reference" in doctor._gpu()[2]
+    assert "disagrees with the reference" in doctor._gpu()[1]
