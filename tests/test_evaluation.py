@@ -11,7 +11,7 @@ import torch
 
 from umtlib import audio, files
 from umtlib.corpora.pairs import read_pairs
-from umtlib.errors import EvaluationError, UmtWarning
+from umtlib.errors import EvaluationError
 from umtlib.evaluation import (
     blending,
     dynamics,
@@ -93,8 +93,6 @@ PERFECT = {
     "recogniser": (lambda: recogniser.evaluate("ab", "ab", "ab")["accuracy"], 1),
     "confusion": (lambda: recogniser.confusion("aab", "abb", "abc"),
                   np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]])),
-    "by_domain": (lambda: recogniser.evaluate("aab", "abb", "abc")["by_domain"],
-                  {"a": 0.5, "b": 1}),
     "frechet": (lambda: frechet.frechet_distance(POINTS, POINTS), 0),
     "frechet, shifted": (lambda: frechet.frechet_distance(POINTS, POINTS + 2), 16),  # 4 x 2 squared
     "frechet, scaled": (lambda: frechet.frechet_distance(POINTS, 3 * POINTS - 2 * POINTS.mean(0)),
@@ -111,7 +109,6 @@ PERFECT = {
                         for k in ("diagonal", "right", "chance", "p")], [1, 4, 0.25, 0.25**4]),
 }  # fmt: skip
 
-NAN = float("nan")
 EMPTY = {
     "pitch of silence": (lambda: {*pitch.evaluate(MELODY, SILENT, True).values()}, {0.0}),
     "pitch against silence": (lambda: {*pitch.evaluate(SILENT, MELODY, True).values()}, {0.0}),
@@ -122,12 +119,8 @@ EMPTY = {
     "notes of nothing": (lambda: {*notes.evaluate(SCORE, NOTHING, True).values()}, {0.0}),
     "note_f": (lambda: [notes.note_f([], []), notes.note_f(SCORE, []), notes.note_f([], SCORE)],
                [1, 0, 0]),
-    "frame_f": (lambda: notes.frame_f(CELLS[:, :0], CELLS[:, :0]), 1),
     "melody": (lambda: [notes.melody_accuracy([], x) for x in (np.ones(5), NOTHING)],
                [(0, 0)] * 2),
-    "log_mel": (lambda: truth.spectral_distance(np.zeros((64, 0)), np.zeros((64, 0))), 0),
-    "timbre": (lambda: [truth.timbre_distance(POINTS[:0], POINTS[:0]),
-                        truth.timbre_distance(POINTS[:0], POINTS)], [0, np.inf]),
     "chroma_cosine": (lambda: truth.chroma_cosine(*[np.ones((12, 2))] * 2, np.zeros(2, bool)), 0),
     "truth of nothing": (lambda: truth.evaluate(NOTHING, NOTHING, JUDGE)["log_mel"], 0),
     "time of silence": (lambda: [dynamics.evaluate(MELODY, SILENT, SCORE)[k] for k in
@@ -139,16 +132,8 @@ EMPTY = {
     "recogniser": (lambda: recogniser.evaluate([], [], "ab")["accuracy"], None),
     "embedding": (lambda: JUDGE.embed(NOTHING).shape, (1, recogniser.HIDDEN)),
     "frechet": (lambda: frechet.evaluate(POINTS, POINTS[:0])["distance"], None),
-    "probe": (lambda: latent.probe(TOLD, LABELS, TOLD[:0], LABELS[:0]), NAN),
-    "threshold": (lambda: latent.best_threshold(POINTS, POINTS > 9), np.inf),
-    "nsynth": (lambda: nsynth.agreement(POINTS[:0], POINTS[:0])["diagonal"], NAN),
-    "seam": (lambda: [blending.seam(np.zeros((64, 0)), 0, 0),
-                      blending.evaluate(np.zeros(32_000), 0.5, 1)["seam"]], [0, 0]),
-    "opinion": (lambda: {*listening.opinion([]).values()}, {None, 0}),
+    "seam": (lambda: blending.evaluate(SILENT, 0.5, 1)["seam"], 0),
     "opinion of one": (lambda: listening.opinion(ONE_SCORE[:10])["interval"], None),
-    "opinions": (lambda: listening.evaluate([]), {"screened": [], "systems": {}, "groups": {}}),
-    "lineup": (lambda: [listening.lineup([], "abcd")[k] for k in ("diagonal", "p", "interval")],
-               [None, 1, [0, 1]]),
 }  # fmt: skip
 
 HELD = features.excerpt(golden.play([(0.0, 2, 60)], fade=0))
@@ -203,39 +188,15 @@ WITHIN = {  # what a measure tells of, and the least and the most that it says
 
 BAD = {
     "two channels": lambda: features.excerpt(np.zeros((2, 100))),
-    "waveform of NaN": lambda: features.excerpt(np.array([0.0, NAN])),
+    "waveform of NaN": lambda: features.excerpt(np.array([0.0, np.nan])),
     "waveform of integers": lambda: features.excerpt(np.zeros(9, int)),
     "lengths": lambda: pitch.evaluate(MELODY, MELODY.waveform[:-2_000]),
-    "contour": lambda: pitch.warped_correlation(np.ones((2, 2)), np.ones(2)),
-    "chroma": lambda: pitch.chroma_correlation(*[np.ones((3, 4))] * 2, np.ones(4, bool)),
-    "note backwards": lambda: notes.evaluate([(1, 0.5, 60)], NOTHING),
-    "note too high": lambda: notes.evaluate([(0, 1, 128)], NOTHING),
-    "note without pitch": lambda: dynamics.evaluate(NOTHING, NOTHING, [(0, 1)]),
-    "rolls": lambda: notes.frame_f(np.zeros((128, 2)), np.zeros((128, 3))),
-    "spectra": lambda: truth.spectral_distance(np.ones((2, 3)), np.ones((2, 4))),
-    "spectrum of NaN": lambda: truth.spectral_distance(np.array([[NAN]]), np.ones((1, 1))),
-    "timbre": lambda: truth.timbre_distance(POINTS, POINTS[:, :2]),
-    "level": lambda: dynamics.level_corr(*[np.ones((2, 3))] * 2),
-    "names": lambda: recogniser.confusion("aab", "aa", "ab"),
-    "unknown name": lambda: recogniser.confusion("a", "z", "ab"),
-    "frechet": lambda: frechet.frechet_distance(POINTS, POINTS[:, :2]),
-    "frechet of a point": lambda: frechet.frechet_distance(POINTS, POINTS[0]),
-    "labels": lambda: latent.probe(TOLD, LABELS[:5], TOLD, LABELS),
-    "targets": lambda: latent.linear(POINTS, LABELS),
-    "threshold": lambda: latent.best_threshold(POINTS, POINTS[:1] > 0),
-    "pitches": lambda: nsynth.agreement(POINTS, POINTS[:3]),
-    "cosines": lambda: nsynth.cosines(POINTS * NAN, POINTS),
     "long blend": lambda: blending.blend(torch.zeros(1, 2, 9), torch.ones(1, 2, 9), 10),
-    "channels": lambda: blending.blend(torch.zeros(1, 2, 9), torch.ones(1, 3, 9), 5),
-    "blend outside": lambda: blending.evaluate(MELODY, 1, 5),
-    "score of 6": lambda: listening.opinion([ONE_SCORE[0] | {"score": 6}]),
-    "no system": lambda: listening.opinion([{"rater": "a", "clip": "b", "score": 3}]),
-    "answer": lambda: listening.lineup(answers("a", "z"), "abcd"),
-    "no domain": lambda: listening.lineup([{"answer": "a"}], "ab"),
-    "one domain": lambda: listening.lineup([], "a"),
     "no translation": lambda: report.measure(PAIRS[:1], ("bach_organ",), {}, None, JUDGE),
     "no excerpts": lambda: translations.choose([], None),
     "excerpts": lambda: translations.choose(PAIRS, 0),
+    "notes of nobody": lambda: nsynth.find_notes(ROOT / "docs"),
+    "nobody to listen": lambda: recogniser.load(ROOT / "docs"),
 }
 
 
@@ -248,8 +209,7 @@ def test_perfect_input(name):
 @pytest.mark.parametrize("name", EMPTY)
 def test_empty_input_is_defined(name):
     measure, wanted = EMPTY[name]
-    found = measure()
-    assert found == wanted or (wanted != wanted and found != found)
+    assert measure() == wanted
 
 
 @pytest.mark.parametrize("name", WITHIN)
@@ -300,13 +260,6 @@ def test_the_recogniser_hears_time(domain):
         assert certainty(map(spoilt, true)) < 0.5 * clear, spoilt
 
 
-@pytest.mark.parametrize("load, what", [(recogniser.load, "recogniser"),
-                                        (transcriber.load, "transcriber")])  # fmt: skip
-def test_nobody_to_listen(tmp_path, load, what):
-    with pytest.raises(EvaluationError, match=f"no {what}"):
-        load(tmp_path)
-
-
 @pytest.mark.parametrize("below", ["", "audio", "nsynth-train/audio"])
 def test_notes_in_nsynth_format(blink_model, tmp_path, below):
     (tmp_path / below).mkdir(parents=True, exist_ok=True)
@@ -325,8 +278,6 @@ def test_notes_in_nsynth_format(blink_model, tmp_path, below):
     assert len(nsynth.plot(pitches, embedded).axes) == 5  # four matrices and the colour bar
     with pytest.raises(EvaluationError, match="no instrument"):
         nsynth.embeddings(blink_model, tmp_path, ["tuba"])
-    with pytest.raises(EvaluationError, match="no notes"):
-        nsynth.find_notes(tmp_path / "nowhere")
 
 
 def test_blend_ramps_from_one_latent_to_the_other():
@@ -360,27 +311,26 @@ def test_the_cells_of_a_note():
 
 
 # Raters, clips, standard deviations of the two and of the rest; the part of the ratings there is;
-# the level, the least and the most that the interval may cover, the most that the naive one may.
+# the least and the most that the interval may cover, the most that the naive one may.
 DESIGNS = {
-    "a third is missing": ((12, 15, (0.3, 0.4, 0.5)), 0.67, 0.95, 0.92, 0.99, 0.85),
-    "whole numbers, most missing": ((30, 20, (0.4, 0.4, 0.8)), 0.15, 0.95, 0.92, 0.99, 0.85),
-    "few clips": ((20, 5, (0.3, 0.4, 0.5)), 1.0, 0.95, 0.92, 0.99, 0.85),
-    "nobody differs": ((8, 8, (0.0, 0.0, 0.5)), 1.0, 0.95, 0.92, 0.99, 1),
-    "at another rate": ((12, 15, (0.3, 0.4, 0.5)), 1.0, 0.8, 0.75, 0.86, 1),
+    "a third is missing": ((12, 15, (0.3, 0.4, 0.5)), 0.67, 0.92, 0.99, 0.85),
+    "whole numbers, most missing": ((30, 20, (0.4, 0.4, 0.8)), 0.15, 0.92, 0.99, 0.85),
+    "few clips": ((20, 5, (0.3, 0.4, 0.5)), 1.0, 0.92, 0.99, 0.85),
+    "nobody differs": ((8, 8, (0.0, 0.0, 0.5)), 1.0, 0.92, 0.99, 1),
 }
 
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_interval_covers_at_its_rate(design):
     """Of 400 simulations of a test whose truth is 3; the standard error of .95 is .011."""
-    rng, (sizes, part, level, least, most, naive) = np.random.default_rng(1), DESIGNS[design]
+    rng, (sizes, part, least, most, naive) = np.random.default_rng(1), DESIGNS[design]
     inside = []
     for _ in range(400):
         ratings = golden.ratings(rng, *sizes)
         kept = [ratings[i] for i in rng.permutation(len(ratings))[: round(part * len(ratings))]]
         if design.startswith("whole"):
             kept = [rating | {"score": float(round(rating["score"]))} for rating in kept]
-        found = listening.opinion(kept, level)
+        found = listening.opinion(kept)
         inside.append([abs(found["mean"] - 3) <= found[name] for name in ("interval", "naive")])
     crossed, plain = np.mean(inside, axis=0)
     assert least <= crossed <= most and plain <= naive
@@ -408,35 +358,8 @@ def test_groups_make_a_table_like_the_papers():
     assert sum(part["n"] for part in parts) == found["systems"]["a"]["n"] == len(ratings)
     cells = " | ".join(f"{part['mean']:.2f}±{part['sd']:.2f}" for part in parts)
     assert f"| a | {cells} |" in tables.opinion(found)
+    assert tables.markdown(["a|b"], [[0.12345], [None]]).split("\n")[::3] == [r"| a\|b |", "| - |"]
     assert listening.evaluate(grouped[1:] + ratings[:1])["groups"] == {}  # one has none
-
-
-def rating(rater="r1", clip="c", system="s", score=4.0):
-    return {"rater": rater, "clip": clip, "system": system, "score": score}
-
-
-@pytest.mark.parametrize("again, words, n", [
-    ([rating(score=2.0)], "1 of 2 answers", 1), ([rating("R1", "d")], "'R1' as 'r1'", 2),
-    ([rating(" r1 ", "d")], "' r1 ' as 'r1'", 2), ([rating("ｒ１")], "as 'r1'", 1),
-])  # fmt: skip
-def test_an_answer_counts_once(again, words, n):
-    with pytest.warns(UmtWarning) as told:
-        found = listening.evaluate([rating(), *again])
-    assert any(words in str(warning.message) for warning in told)
-    assert found["systems"]["s"]["n"] == n
-    assert n > 1 or found["systems"]["s"]["mean"] == again[-1]["score"]
-
-
-def test_an_answer_of_a_lineup_counts_once():
-    same = [{"rater": r, "clip": "x", "domain": "a", "answer": "a"} for r in ("r", "R", "s")]
-    with pytest.warns(UmtWarning):
-        found = listening.lineup(same, "ab")
-    assert found["n"] == 2 and "| a | 2 | 0 |" in tables.lineup(found)
-
-
-def test_names_do_not_break_a_table():
-    found = listening.evaluate([rating(system="a|b\n*c*"), rating("|", "d")])
-    assert r"| a\|b\\n\*c\* | 1 |" in tables.opinion(found)
 
 
 def test_a_folder_is_complete_or_not_there(tmp_path):

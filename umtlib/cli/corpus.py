@@ -94,14 +94,6 @@ def musicnet(
     _prepare(musicnet.build, folder, out=out, workers=workers, **chosen)
 
 
-@app.command()
-def notes(out: options.Out) -> None:
-    """Render notes of four instruments in NSynth's format, for 'umt evaluate --notes'."""
-    from umtlib.evaluation import nsynth
-
-    say(nsynth.render_notes(out))
-
-
 def _pairs(texts: Sequence[str]) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for text in texts:

@@ -20,9 +20,7 @@ def evaluate(
     compare: Annotated[
         str, Option(help="Another model, whose latent and freedom are measured beside.")
     ] = "",
-    notes: Annotated[
-        Path | None, Option(help="NSynth, or a folder from 'umt corpus notes'.")
-    ] = None,
+    notes: Annotated[Path | None, Option(help="NSynth, or data/mini-nsynth.")] = None,
     recogniser: Annotated[
         Path | None,
         Option(help="One of your domains; see docs/evaluation.md. Default: of the six."),

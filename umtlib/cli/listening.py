@@ -54,10 +54,6 @@ def ratings(
         Argument(metavar="CSV", help="Ratings, or with --key filled-in sheets."),
     ],
     key: Annotated[Path | None, Option(help="The key of the pack of stimuli.")] = None,
-    domain: Annotated[
-        list[str], Option(help="All domains of a lineup. Default: those of the key, or that occur.")
-    ] = [],
-    level: Annotated[float, Option(help="Of the intervals.", min=0.5, max=0.999)] = 0.95,
     json: options.Json = False,
 ) -> None:
     """Analyse a listening test: opinion scores or a lineup, told apart by their columns."""
@@ -65,13 +61,12 @@ def ratings(
     from umtlib.evaluation import tables as markdown
 
     if key:
-        rows = stimuli.unblind(key, tables)
-        domain = domain or stimuli.choices(key)
+        rows, domains = stimuli.unblind(key, tables), stimuli.choices(key)
     else:
-        rows = [row for table in tables for row in listening.read(table)]
-    if rows and "answer" in rows[0]:
-        domain = domain or sorted({row[name] for row in rows for name in ("domain", "answer")})
-        found, show = listening.lineup(rows, domain, level), markdown.lineup
+        rows, domains = [row for table in tables for row in listening.read(table)], []
+    if "answer" in rows[0]:
+        domains = domains or sorted({row[name] for row in rows for name in ("domain", "answer")})
+        found, show = listening.lineup(rows, domains), markdown.lineup
     else:
-        found, show = listening.evaluate(rows, level), markdown.opinion
+        found, show = listening.evaluate(rows), markdown.opinion
     print(files.to_json(found) if json else show(found))

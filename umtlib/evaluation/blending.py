@@ -3,8 +3,7 @@
 Conventions. A **blend** of two segments of 5 s is 3.5 s of the first latent, then 1.5 s of
 ``(1 - t / 1.5) e_i + (t / 1.5) e_j``, then the rest of the second; decoded as one. ``seam`` is the
 sharpest spectral change inside the blend, divided by the 98th percentile of the changes outside it
-(change: mean absolute difference of log-mel frames 32 ms apart): about 1 is seamless. Silence, and
-an excerpt without frames inside or outside, has 0.
+(change: mean absolute difference of log-mel frames 32 ms apart): about 1 is seamless, 0 silence.
 
 **Creative decoding**: ``kept`` is the chroma correlation (`umtlib.evaluation.pitch`) of takes with
 the input, ``agreed`` that of takes from different random numbers. Notebook: ``08_evaluation``.
@@ -35,14 +34,14 @@ def blend(first: Tensor, second: Tensor, frames: int) -> Tensor:
     Raises
     ------
     EvaluationError
-        If a latent is shorter than the blend, or their channels differ.
+        If a latent is shorter than the blend.
     """
-    longest = min(first.shape[2], second.shape[2])
-    if first.shape[:2] != second.shape[:2] or not 0 <= frames <= longest:
-        shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
-        raise EvaluationError(f"latents of shapes {shapes} cannot blend over {frames} frames")
     begin = first.shape[2] - frames
-    weight = (torch.arange(frames, device=first.device) + 0.5) / max(frames, 1)
+    if begin < 0 or frames > second.shape[2]:
+        raise EvaluationError(
+            f"latents of {first.shape[2]} and {second.shape[2]} frames cannot blend over {frames}"
+        )
+    weight = (torch.arange(frames, device=first.device) + 0.5) / frames
     middle = (1 - weight) * first[:, :, begin:] + weight * second[:, :, :frames]
     return torch.cat([first[:, :, :begin], middle, second[:, :, frames:]], dim=2)
 
@@ -57,30 +56,14 @@ def decode(
     return translation.decode(model, (domain,), mixed, mixed.shape[2] * pool, **settings)[domain]
 
 
-def seam(log_mel: np.ndarray, begin: int, end: int) -> float:
-    """Return the sharpest change of a spectrum, (64, F), in frames begin..end, by those outside."""
+def evaluate(blended: np.ndarray | Excerpt, begin: float, end: float) -> dict[str, float]:
+    """Measure the ``seam`` of a decoded blend, which lies inside, between two seconds."""
+    log_mel = excerpt(blended).log_mel
+    first, last = (round(second * SAMPLE_RATE / HOP) for second in (begin, end))
     change = np.abs(log_mel[:, _LAG:] - log_mel[:, :-_LAG]).mean(axis=0)
-    outside, inside, after = np.split(change, [max(begin - _LAG, 0), end])
-    outside = np.append(outside, after)
-    if not inside.size or not outside.size:
-        return 0.0
-    usual = np.quantile(outside, 0.98)
-    return float(inside.max() / usual) if usual > 1e-6 else 0.0
-
-
-def evaluate(blended: np.ndarray | Excerpt, begin: float = 3.5, end: float = 5.0) -> dict:
-    """Measure the ``seam`` of a decoded blend, which lies between two seconds.
-
-    Raises
-    ------
-    EvaluationError
-        If that does not lie inside the excerpt.
-    """
-    sound = excerpt(blended)
-    seconds = len(sound.waveform) / SAMPLE_RATE
-    if not 0 <= begin < end <= seconds:
-        raise EvaluationError(f"a blend from {begin} to {end} s does not lie in {seconds:g} s")
-    return {"seam": seam(sound.log_mel, *(round(s * SAMPLE_RATE / HOP) for s in (begin, end)))}
+    before, inside, after = np.split(change, [max(first - _LAG, 0), last])
+    usual = np.quantile(np.concatenate([before, after]), 0.98)
+    return {"seam": float(inside.max() / usual) if usual > 1e-6 else 0.0}
 
 
 def creativity(
@@ -128,7 +111,7 @@ def blends(model: MusicTranslator, pairs: Sequence[Pair], **settings) -> list[di
     found, half = [], round(BLEND * SAMPLE_RATE / 2)
     for domain in model.domains:
         sounds = [excerpt(pair.audio()).waveform for pair in pairs if pair.source == domain][:2]
-        if len(sounds) < 2 or min(map(len, sounds)) < 2 * half:
+        if len(sounds) < 2 or min(map(len, sounds)) < 4 * half:
             continue
         mixed = decode(model, domain, *sounds, **settings)
         cut = np.concatenate([sounds[0][:-half], sounds[1][half:]])
@@ -136,5 +119,5 @@ def blends(model: MusicTranslator, pairs: Sequence[Pair], **settings) -> list[di
         seams = [evaluate(sound, end - BLEND, end)["seam"] for sound in (mixed, cut)]
         found.append({"domain": domain, "blend": seams[0], "hard_cut": seams[1]})
     if not found:
-        raise EvaluationError("no domain of the model has two excerpts of 1.5 s")
+        raise EvaluationError(f"no domain of the model has two excerpts of {2 * BLEND:g} s")
     return found

@@ -105,11 +105,13 @@ def excerpt(waveform: np.ndarray | Excerpt) -> Excerpt:
     if isinstance(waveform, Excerpt):
         return waveform
     waveform = np.asarray(waveform)
-    if not (waveform.dtype.kind == "f" or waveform.dtype == np.int16):
-        raise EvaluationError(f"a waveform of type {waveform.dtype}; give floats or int16")
-    check((waveform, "T"))
     if waveform.dtype == np.int16:
         waveform = waveform / np.float32(32_768)
+    if waveform.ndim != 1 or waveform.dtype.kind != "f" or not np.isfinite(waveform).all():
+        raise EvaluationError(
+            f"an array of {waveform.dtype}, shape {waveform.shape}; give a waveform, shape (T,), "
+            "of finite floats or of int16"
+        )
     short = max(0, _SHORTEST - len(waveform))
     return Excerpt(audio.level(np.pad(waveform, (0, short)).astype(np.float32)))
 
@@ -147,26 +149,3 @@ def pair(reference: np.ndarray | Excerpt, estimate: np.ndarray | Excerpt) -> lis
     if longer - shorter > SAMPLE_RATE // 20:
         raise EvaluationError(f"excerpts of {shorter} and {longer} samples; cut them alike")
     return [x if len(x.waveform) == shorter else Excerpt(x.waveform[:shorter]) for x in sounds]
-
-
-def check(*arrays: tuple[np.ndarray, str]) -> None:
-    """Check that arrays are finite and of shapes like ``"12 F"``: equal letters for equal sizes.
-
-    Raises
-    ------
-    EvaluationError
-        If one is not.
-    """
-    sizes: dict[str, int] = {}
-    for array, axes in arrays:
-        shape, names = np.shape(array), axes.split()
-        same = len(shape) == len(names) and all(
-            sizes.setdefault(name, int(name) if name.isdigit() else size) == size
-            for name, size in zip(names, shape, strict=True)
-        )
-        text = np.asarray(array).dtype.kind == "U"  # names of classes
-        if not same or not (text or np.isfinite(array).all()):
-            known = ", ".join(f"{name} = {size}" for name, size in sizes.items())
-            raise EvaluationError(
-                f"an array of shape {shape}; give finite numbers, shape ({axes}), where {known}"
-            )

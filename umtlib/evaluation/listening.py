@@ -9,24 +9,24 @@ Conventions. Ratings are rows (`read` takes them from CSV files) with the fields
 
 A score is a mean, plus a rater's leniency, plus a clip's merit, plus noise. As in CrowdMOS (Ribeiro
 et al. 2011) the three variances are estimated, by Henderson's first method (sums of squares set
-equal to their expectations), and enter the interval. Notebook: ``08_evaluation``.
+equal to their expectations), and enter the interval. Intervals are of 95 %. Notebook:
+``09_listening_tests``.
 """
 
 import os
-import unicodedata
-import warnings
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import scipy.stats
 
-from umtlib.errors import EvaluationError, UmtWarning
+from umtlib.errors import EvaluationError
 from umtlib.evaluation.recogniser import confusion
 from umtlib.files import spreadsheet
 
 RATING_COLUMNS = ("rater", "clip", "system", "score")
 LINEUP_COLUMNS = ("rater", "clip", "domain", "answer")
+LEVEL = 0.95  # of the intervals
 _PARTS = ("rater", "clip", "noise")  # of the variance
 
 
@@ -36,67 +36,32 @@ def read(path: str | os.PathLike, columns: Sequence[str] | None = None) -> list[
     Raises
     ------
     EvaluationError
-        If a column is missing, or a line does not follow the conventions.
+        If it has no line, a column or cell is missing, or a score is not in 1..5.
     """
-    rows = spreadsheet.read(path, columns or _columns, EvaluationError)
+
+    def wanted(found: Collection[str]) -> Sequence[str]:
+        return columns or (LINEUP_COLUMNS if "answer" in found else RATING_COLUMNS)
+
+    rows = spreadsheet.read(path, wanted, EvaluationError)
+    if not rows:
+        raise EvaluationError(f"{path} has no line that is filled in")
     for number, row in rows:
-        wanted, where = columns or _columns(row), f"{path}, line {number}"
-        if missing := [name for name in wanted if not row[name]]:
-            raise EvaluationError(f"{where}: no {missing[0]}; fill it in, or remove the line")
-        if "score" in wanted:
-            try:
-                row["score"] = spreadsheet.number(row["score"])
-            except ValueError:
-                raise EvaluationError(f"{where}: score {row['score']!r} is no number") from None
-            validate([row], ("score",), f"{where}: ")
+        if missing := [name for name in wanted(row) if not row[name]]:
+            raise EvaluationError(
+                f"{path}, line {number}: no {missing[0]}; fill it in, or remove the line"
+            )
+        if "score" in wanted(row):
+            row["score"] = _score(row["score"], f"{path}, line {number}")
     return [row for _, row in rows]
 
 
-def _columns(found: Collection[str]) -> Sequence[str]:
-    return LINEUP_COLUMNS if "answer" in found else RATING_COLUMNS
-
-
-def validate(rows: Sequence[Mapping], fields: Sequence[str], where: str = "") -> None:
-    """Check that rows have some fields.
-
-    Raises
-    ------
-    EvaluationError
-        If a field is missing, or a score is not in 1..5.
-    """
-    for row in rows:
-        if missing := [name for name in fields if name not in row]:
-            raise EvaluationError(f"{where}a rating without {missing[0]!r}: {dict(row)}")
-        if "score" in fields and not 1 <= row["score"] <= 5:
-            raise EvaluationError(f"{where}score {row['score']:g} is not in 1 to 5")
-
-
-def once(rows: Sequence[Mapping], item: Sequence[str]) -> list[Mapping]:
-    """Count every answer once, and warn of what was not counted.
-
-    Raters whose names differ in case, spaces or the coding of accents only are one. Of several
-    answers by a rater to the same item, told by its fields, the last one counts.
-    """
-    names: dict[str, str] = {}
-    joined: dict[str, str] = {}
-    answers: dict[tuple, Mapping] = {}
-    for row in rows:
-        given = str(row["rater"])
-        folded = " ".join(unicodedata.normalize("NFKC", given).casefold().split())
-        rater = names.setdefault(folded, given)
-        if rater != given:
-            joined[given] = rater
-        answers[rater, *(row[name] for name in item)] = {**row, "rater": rater}
-    told, again = [], len(rows) - len(answers)
-    if joined:
-        pairs = ", ".join(f"{given!r} as {rater!r}" for given, rater in joined.items())
-        told.append(f"raters whose names differ only in how they are written are one: {pairs}")
-    if again:
-        told.append(f"{again} of {len(rows)} answers are again by the same rater to the same item; "
-                    "the last one counts")  # fmt: skip
-    for text in told:
-        warnings.warn(text if len(text) < 500 else text[:500] + "...", UmtWarning, stacklevel=3)
-    return list(answers.values())
+def _score(text: str, where: str) -> float:
+    try:
+        if 1 <= (score := float(text)) <= 5:
+            return score
+    except ValueError:
+        pass
+    raise EvaluationError(f"{where}: score {text!r} is no number from 1 to 5")
 
 
 def variances(scores: np.ndarray, raters: np.ndarray, clips: np.ndarray) -> dict[str, float]:
@@ -120,21 +85,18 @@ def variances(scores: np.ndarray, raters: np.ndarray, clips: np.ndarray) -> dict
     return dict(zip(_PARTS, np.maximum(found, 0).tolist(), strict=True))
 
 
-def opinion(ratings: Sequence[Mapping], level: float = 0.95) -> dict[str, float | None]:
+def opinion(ratings: Sequence[Mapping]) -> dict[str, float | None]:
     """Return the mean opinion score of one system's ratings, with half widths of two intervals.
 
     ``naive`` takes ratings as independent, ``interval`` raters and clips as crossed random effects,
     two of each at least. What is undefined is None.
     """
-    validate(ratings, RATING_COLUMNS)
     n = len(ratings)
     result = dict.fromkeys(("mean", "sd", "naive", "interval", *_PARTS)) | {"n": n}
-    if not n:
-        return result
     scores = np.array([rating["score"] for rating in ratings], float)
     result |= {"mean": float(scores.mean()), "sd": float(scores.std(ddof=1)) if n > 1 else None}
     raters, clips = (
-        np.unique([str(rating[name]) for rating in ratings], return_inverse=True)[1]
+        np.unique([rating[name] for rating in ratings], return_inverse=True)[1]
         for name in ("rater", "clip")
     )
     if min(raters.max(), clips.max()) < 1:
@@ -142,7 +104,7 @@ def opinion(ratings: Sequence[Mapping], level: float = 0.95) -> dict[str, float 
     found = variances(scores, raters, clips)
     shares = [(np.bincount(who) ** 2).sum() / n**2 for who in (raters, clips)]
     terms = np.array([*found.values()]) * [*shares, 1 / n]
-    quantile = (1 + level) / 2
+    quantile = (1 + LEVEL) / 2
     naive = scipy.stats.t.ppf(quantile, n - 1) * scores.std(ddof=1) / np.sqrt(n)
     # Satterthwaite: few raters or few clips leave few degrees of freedom.
     sizes = np.array([raters.max(), clips.max(), max(n - raters.max() - clips.max() - 1, 1)])
@@ -163,7 +125,7 @@ def screen(ratings: Sequence[Mapping], least: float = 0.25) -> list[str]:
     for rating in ratings:
         key, score = (rating["clip"], rating["system"]), (rating["score"], 1)
         everyone[key] += score
-        by_rater[str(rating["rater"])][key] += score
+        by_rater[rating["rater"]][key] += score
     bad = []
     for rater, own in sorted(by_rater.items()):
         mine, all_ = np.array(list(own.values())), np.array([everyone[key] for key in own])
@@ -177,53 +139,44 @@ def screen(ratings: Sequence[Mapping], least: float = 0.25) -> list[str]:
     return bad
 
 
-def evaluate(ratings: Sequence[Mapping], level: float = 0.95) -> dict:
-    """Analyse scores, of which each counts `once`: ``screened`` raters, ``systems`` and ``groups``.
-
-    There are groups if every rating has a ``group``.
-    """
-    validate(ratings, RATING_COLUMNS)
-    ratings = once(ratings, ("clip", "system"))
-    left_out = {*screen(ratings)}
+def evaluate(ratings: Sequence[Mapping]) -> dict:
+    """Analyse scores: ``screened`` raters, ``systems`` and ``groups``, if every rating has one."""
+    left_out = screen(ratings)
+    kept = [rating for rating in ratings if rating["rater"] not in left_out]
     grouped = all(rating.get("group") for rating in ratings)
+    groups = _by("group", kept) if grouped else {}
+    return {
+        "screened": left_out,
+        "systems": _opinions(kept),
+        "groups": {name: _opinions(rows) for name, rows in groups.items()},
+    }
+
+
+def _opinions(ratings: Sequence[Mapping]) -> dict[str, dict]:
+    return {system: opinion(rows) for system, rows in _by("system", ratings).items()}
+
+
+def _by(field: str, ratings: Sequence[Mapping]) -> dict[str, list[Mapping]]:
     parts = defaultdict(list)
-    groups = {name: {} for name in sorted({r["group"] for r in ratings})} if grouped else {}
     for rating in ratings:
-        if str(rating["rater"]) not in left_out:
-            parts[None, rating["system"]].append(rating)
-            if grouped:
-                parts[rating["group"], rating["system"]].append(rating)
-    systems = {}
-    for (name, system), found in sorted(parts.items(), key=lambda item: item[0][1]):
-        (systems if name is None else groups[name])[system] = opinion(found, level)
-    return {"screened": sorted(left_out), "systems": systems, "groups": groups}
+        parts[rating[field]].append(rating)
+    return dict(sorted(parts.items()))
 
 
-def lineup(answers: Sequence[Mapping], domains: Sequence[str], level: float = 0.95) -> dict:
-    """Analyse a lineup of K domains; with ``rater`` and ``clip``, every answer counts `once`.
+def lineup(answers: Sequence[Mapping], domains: Sequence[str]) -> dict:
+    """Analyse a lineup of K domains.
 
     Gives ``confusion`` (rows: right, columns: given), ``diagonal`` (the mean over the domains of
     the share of right answers), the exact ``interval`` of right / n (Clopper and Pearson), and
     ``p``: how probable at least as many right answers are by chance, 1 / K.
-
-    Raises
-    ------
-    EvaluationError
-        If there are no two domains, or an answer names none of them.
     """
-    if len(domains) < 2:
-        raise EvaluationError(f"a lineup of {len(domains)} domains; at least two are needed")
-    validate(answers, ("domain", "answer"))
-    if all("rater" in answer and "clip" in answer for answer in answers):
-        answers = once(answers, ("clip",))
     counts = confusion(*([a[name] for a in answers] for name in ("domain", "answer")), domains)
     n, right, totals = int(counts.sum()), int(counts.trace()), counts.sum(axis=1)
-    shares = counts.diagonal()[totals > 0] / totals[totals > 0]
-    interval = scipy.stats.binomtest(right, n).proportion_ci(level, "exact") if n else (0.0, 1.0)
+    interval = scipy.stats.binomtest(right, n).proportion_ci(LEVEL, "exact")
     return {
         "domains": list(domains),
         "confusion": counts.tolist(),
-        "diagonal": float(shares.mean()) if n else None,
+        "diagonal": float((counts.diagonal()[totals > 0] / totals[totals > 0]).mean()),
         "chance": 1 / len(domains),
         "right": right,
         "n": n,

@@ -20,76 +20,47 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from umtlib import audio
-from umtlib.corpora import instruments
-from umtlib.corpora.performing import Note
 from umtlib.errors import EvaluationError
-from umtlib.evaluation.features import check
 from umtlib.generation import translation
 from umtlib.translator import MusicTranslator
 
 METRICS = ("diagonal", "off_diagonal", "diagonal_centred", "off_diagonal_centred", "nearest")
-# The paper's four instruments of NSynth, and General MIDI programs that stand in for them.
+# The paper's four instruments.
 PAPERS = (
     "flute_acoustic_027", "keyboard_electronic_019", "brass_acoustic_018", "string_acoustic_029",
 )  # fmt: skip
-STAND_INS = {"flute": 73, "keyboard": 4, "brass": 56, "string": 40}
-SECONDS, VELOCITY = 4.0, 100
+VELOCITY = 100
 _NAME = re.compile(r"(?P<instrument>.+)-(?P<pitch>\d{3})-(?P<velocity>\d{3})\.wav")
 
 
 def find_notes(folder: str | os.PathLike) -> dict[str, dict[int, Path]]:
-    """Return the notes of a folder, a split of NSynth, or NSynth; of velocities, nearest to 100.
+    """Return the notes in a folder, by instrument and pitch; of velocities, the nearest to 100.
 
     Raises
     ------
     EvaluationError
         If there are none.
     """
-    found: dict[str, dict[int, Path]] = {}
-    paths = (p for at in (".", "audio", "nsynth-*/audio") for p in Path(folder).glob(f"{at}/*.wav"))
-    named = [(match, path) for path in sorted(paths) if (match := _NAME.fullmatch(path.name))]
-    # The velocity nearest to 100 comes last, and stays.
-    for match, path in sorted(named, key=lambda x: -abs(int(x[0]["velocity"]) - VELOCITY)):
-        found.setdefault(match["instrument"], {})[int(match["pitch"])] = path
-    if not found:
+    named = [(m, path) for path in Path(folder).rglob("*.wav") if (m := _NAME.fullmatch(path.name))]
+    if not named:
         raise EvaluationError(f"{folder} holds no notes named like flute_acoustic_027-060-100.wav")
+    found: dict[str, dict[int, Path]] = {}
+    # The velocity nearest to 100 comes last, and stays.
+    for match, path in sorted(named, key=lambda x: (-abs(int(x[0]["velocity"]) - VELOCITY), x[1])):
+        found.setdefault(match["instrument"], {})[int(match["pitch"])] = path
     return found
-
-
-def render_notes(out: str | os.PathLike, pitches: Sequence[int] = range(60, 84)) -> Path:
-    """Render notes of four sampled instruments in NSynth's format; needs fluidsynth.
-
-    Raises
-    ------
-    CorpusError
-        If fluidsynth or the soundfont is missing.
-    """
-    out, soundfont = Path(out), instruments.find_soundfont()
-    out.mkdir(parents=True, exist_ok=True)
-    for family, program in STAND_INS.items():
-        for pitch in pitches:
-            note = Note(0, 0.0, 3.0, pitch, VELOCITY)  # as in NSynth: held for 3 s, 1 s of decay
-            midi = instruments.to_midi([instruments.Part(program, 100, 0, (note,))])
-            sound = instruments.finish(instruments.render(midi, soundfont), SECONDS, exact=True)
-            name = f"{family}_sampled_{program:03d}-{pitch:03d}-{VELOCITY:03d}.wav"
-            audio.write(out / name, sound / np.float32(32_768))
-    return out
 
 
 def cosines(first: np.ndarray, second: np.ndarray, *, centred: bool = False) -> np.ndarray:
     """Return the cosine of every pair of rows of arrays, (pitches, D), without their means."""
-    check((first, "pitches D"), (second, "pitches D"))
     rows = [x - x.mean(axis=0) if centred else x for x in (first, second)]
     units = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9) for x in rows]
     return units[0] @ units[1].T
 
 
 def agreement(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
-    """Return `METRICS` of two instruments, (pitches, D); NaN with fewer than two pitches."""
-    count = len(first)
-    if count < 2:
-        return dict.fromkeys(METRICS, float("nan"))
-    values = []
+    """Return `METRICS` of two instruments, (pitches, D), two pitches at least."""
+    count, values = len(first), []
     for matrix in (cosines(first, second, centred=centred) for centred in (False, True)):
         values += [matrix.trace() / count, (matrix.sum() - matrix.trace()) / (count * (count - 1))]
     values.append((matrix.argmax(axis=1) == np.arange(count)).mean())

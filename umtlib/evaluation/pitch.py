@@ -19,7 +19,7 @@ section 4.1. Notebook: ``08_evaluation``.
 import librosa
 import numpy as np
 
-from umtlib.evaluation.features import CONTOUR_HOP, HOP, Excerpt, check, pair
+from umtlib.evaluation.features import CONTOUR_HOP, HOP, Excerpt, pair
 
 MOST_SHIFT = 10  # frames of piptrack's contour
 METRICS = ("chroma", "pyin_ncc", "pyin_dtw", "ncc_centred", "dtw_centred", "ncc", "dtw")
@@ -37,7 +37,6 @@ def best_shift_correlation(
     reference: np.ndarray, estimate: np.ndarray, most: int = MOST_SHIFT
 ) -> float:
     """Return the highest correlation of two contours, (F,), shifted by ``most`` frames at most."""
-    check((reference, "F"), (estimate, "G"))
     length = min(len(reference), len(estimate))
     a, b = reference[:length], estimate[:length]
     shifts = range(min(most, len(a) // 2) + 1)
@@ -47,7 +46,6 @@ def best_shift_correlation(
 
 def warped_correlation(reference: np.ndarray, estimate: np.ndarray) -> float:
     """Return the correlation of contours, (F,) and (G,), along the dynamic time warping path."""
-    check((reference, "F"), (estimate, "G"))
     if not len(reference) or not len(estimate):
         return 0.0
     _, path = librosa.sequence.dtw(C=np.abs(reference[:, None] - estimate[None]))
@@ -64,7 +62,6 @@ def mean_cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 def chroma_correlation(reference: np.ndarray, estimate: np.ndarray, sounding: np.ndarray) -> float:
     """Return the mean correlation of chroma, (12, F), in the frames that sound, (F,), or 0."""
-    check((reference, "12 F"), (estimate, "12 F"), (sounding, "F"))
     a, b = reference[:, sounding], estimate[:, sounding]
     return mean_cosine(a - a.mean(axis=0), b - b.mean(axis=0))
 

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 import umtlib
 from umtlib import files
+from umtlib.corpora import Progress
 from umtlib.corpora.corpus import Corpus
 from umtlib.corpora.pairs import Pair
 from umtlib.errors import EvaluationError
@@ -47,7 +48,6 @@ SYSTEMS = (  # docs/evaluation.md says what they are
     *standins.IN_TIME, "truth",
 )  # fmt: skip
 METRICS = (*pitch.METRICS, *notes.METRICS, *truth.METRICS, *tables.IN_TIME)
-_COMPARED = ("translation", "input", "truth")
 _PATIENCE = timedelta(days=1)  # shares of excerpts take unequal time
 
 
@@ -64,7 +64,7 @@ def evaluate(
     compare: MusicTranslator | None = None,
     single_notes: str | os.PathLike | None = None,
     listener: str | os.PathLike = recogniser.SHIPPED,
-    progress: translations.Progress = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> dict:
     """Translate the excerpts of a corpus with a model, and measure everything.
 
@@ -79,7 +79,7 @@ def evaluate(
     out : path, optional
         New folder for ``report.json``, ``report.md``, ``rows.csv`` and plots.
     excerpts : int, optional
-        Use so many excerpts, spread over the sources; by default all.
+        Use so many, spread over the sources; by default all.
     temperature, seed, backend
         As in `umtlib.translate`, whose output for this seed is what is measured.
     name : str
@@ -88,8 +88,6 @@ def evaluate(
         Notes in NSynth's format, to compare embeddings across instruments.
     listener : path
         Folder of a recogniser.
-    progress : callable
-        Called with a stage, steps done and steps in all.
 
     Returns
     -------
@@ -154,23 +152,14 @@ def measure(
     made: Mapping[tuple[str, str], np.ndarray],
     corpus: Corpus | None,
     judge: recogniser.Recogniser,
-    progress: translations.Progress = lambda *_: None,
+    progress: Progress = lambda *_: None,
     team: Team = Team(),
 ) -> tuple[list[dict], dict]:
     """Measure translations and the stand-ins: one row per system, excerpt and target.
 
-    Parameters
-    ----------
-    pairs, domains
-        The excerpts and the targets.
-    made : mapping
-        From (excerpt's id, target) to waveforms; whatever made them.
-    corpus : Corpus or None
-        Its held-out tracks are the reference set of the Frechet distance; None leaves that out.
-    judge : Recogniser
-        Asked if it knows the domains.
-    team : Team
-        Processes of which each has ``made`` its share of the excerpts, and measures that.
+    The translations, (T,), were ``made`` by whatever it was, by excerpt's id and target. The
+    recogniser is asked if it knows the domains. The corpus's held-out tracks are the reference set
+    of the Frechet distance. The processes of a team measure a share of the excerpts each.
 
     Returns
     -------
@@ -184,6 +173,26 @@ def measure(
         If a translation is missing or of the wrong length.
     """
     known = judge if {*domains} <= {*judge.domains} else None
+    render = lru_cache(32)(lambda place, name: excerpt(pairs[place].audio(name)))
+    found, mine = {}, team.share(range(len(pairs)))
+    for done, place in enumerate(mine, start=1):
+        found[place] = [*_rows(place, pairs, domains, made, known, render)]
+        progress("measuring", done, len(mine))
+    measured = {place: some for part in team.gather(found) for place, some in part.items()}
+    rows = [row for place in sorted(measured) for row in measured[place]]
+    embedded = defaultdict(list)
+    for row in rows:
+        embedding = row.pop("embedding", None)
+        if embedding is not None and row["source"] != row["target"]:
+            embedded[row["target"], row["system"]].append(embedding)
+    results = summarise(rows, domains, known) | {"left_out": _left_out(pairs, domains, known)}
+    if corpus and known:
+        results["frechet"] = _frechet(corpus, domains, known, embedded)
+    return rows, results
+
+
+def _left_out(pairs: Sequence[Pair], domains: Sequence[str], known) -> dict[str, str]:
+    """Return what cannot be measured, and why."""
     rendered = all(domain in pair.files for pair in pairs for domain in domains)
     asked = (
         (known, "recognised, certainty, timbre, Frechet distance",
@@ -193,29 +202,11 @@ def measure(
         (all(pair.notes for pair in pairs), "note_f, frame_f, melody, onset_f, decay, flutter",
          "the notes of the excerpts are not known"),
     )  # fmt: skip
-    left_out = {name: why for there, name, why in asked if not there}
-    render = lru_cache(32)(lambda place, name: excerpt(pairs[place].audio(name)))
-    found, mine = {}, team.share(range(len(pairs)))
-    for done, place in enumerate(mine, start=1):
-        found[place] = [
-            (row, known.embed(heard) if known and row["source"] != row["target"] else None)
-            for row, heard in _rows(place, pairs, domains, made, known, render)
-        ]
-        progress("measuring", done, len(mine))
-    measured = {place: some for part in team.gather(found) for place, some in part.items()}
-    rows, embedded = [], defaultdict(list)
-    for row, embedding in (one for place in sorted(measured) for one in measured[place]):
-        rows.append(row)
-        if embedding is not None:
-            embedded[row["target"], row["system"]].append(embedding)
-    results = summarise(rows, domains, known) | {"left_out": left_out}
-    if corpus and known:
-        results["frechet"] = _frechet(corpus, domains, known, embedded)
-    return rows, results
+    return {name: why for there, name, why in asked if not there}
 
 
-def _rows(place, pairs, domains, made, judge, render) -> Iterator[tuple[dict, Excerpt]]:
-    """Yield the rows of one excerpt, and what they were heard of."""
+def _rows(place, pairs, domains, made, judge, render) -> Iterator[dict]:
+    """Yield the rows of one excerpt; with ``embedding``, if there is a judge."""
     pair, source = pairs[place], excerpt(pairs[place].audio())
     fixed = {"input": source, "input_mulaw": source.coded, "noise": standins.noise(source)}
     found: dict[Excerpt, dict] = {}  # what the stand-ins contain is the same for all targets
@@ -237,10 +228,10 @@ def _rows(place, pairs, domains, made, judge, render) -> Iterator[tuple[dict, Ex
             row |= found[heard] | dynamics.evaluate(true, heard, pair.notes or None)
             row |= truth.evaluate(true, heard, judge) if true else {}
             if judge:
-                chances = judge.probabilities(heard)
+                row["embedding"], chances = judge.embed(heard), judge.probabilities(heard)
                 row["called"] = judge.domains[int(chances.argmax())]
                 row["certainty"] = float(chances[judge.domains.index(target)])
-            yield row, heard
+            yield row
 
 
 def wrong(place: int, pairs: Sequence[Pair], target: str, render: Callable) -> dict[str, Excerpt]:
@@ -265,13 +256,11 @@ def _frechet(corpus: Corpus, domains: Sequence[str], judge, embedded: Mapping) -
         tracks = corpus.select(target, "val") + corpus.select(target, "test")
         if (target, "translation") not in embedded or not tracks:
             continue  # every excerpt comes from this domain, or nothing was held out
-        heard = [judge.embed(corpus.audio(t)) for t in latent.spread(tracks, 400)]
+        heard = [judge.embed(corpus.audio(track)) for track in latent.spread(tracks, 400)]
         results[target] = {
-            system: frechet.evaluate(
-                np.concatenate(heard), np.concatenate(embedded[target, system])
-            )
+            system: frechet.evaluate(np.concatenate(heard), np.concatenate(embeddings))
             for system in SYSTEMS
-            if (target, system) in embedded
+            if (embeddings := embedded.get((target, system)))
         }
     return results
 
@@ -288,23 +277,19 @@ def summarise(rows: Sequence[Mapping], domains: Sequence[str], judge=None) -> di
     by = defaultdict(list)
     for row in rows:
         source, target, system = translations.group(row["source"]), row["target"], row["system"]
-        by["pairs", source, target, system].append(row)
+        by[source, target, system].append(row)
         if row["source"] != target:
-            for key in (system, (target, system), (source, target, system)):
-                by[key].append(row)
+            by[system].append(row)
+            by[target, system].append(row)
     results = {
         "excerpts": len({row["excerpt"] for row in rows}),
         "systems": {s: means(by[s]) for s in SYSTEMS if by[s] or s == "translation"},
         "in_time": {
-            t: {s: means(by[t, s], ("note_f", *tables.IN_TIME)) for s in _COMPARED} for t in domains
-        },
-        "to_piano": {  # the paper's table: from its three kinds of source to its target
-            g: {s: means(by[g, tables.PAPER_TARGET, s]) for s in SYSTEMS}
-            for g in tables.PAPER
-            if by[g, tables.PAPER_TARGET, "input"]
+            t: {s: means(by[t, s], ("note_f", *tables.IN_TIME)) for s in tables.COMPARED}
+            for t in domains
         },
         "pairs": {
-            g: {t: {s: means(by["pairs", g, t, s]) for s in _COMPARED} for t in domains}
+            g: {t: {s: means(by[g, t, s]) for s in SYSTEMS} for t in domains}
             for g in sorted({translations.group(row["source"]) for row in rows})
         },
     }

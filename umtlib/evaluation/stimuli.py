@@ -32,7 +32,6 @@ OPINION_KEY = ("stimulus", "clip", "group", "system")
 LINEUP_KEY = ("lineup", "number", "clip", "domain", "heard")  # the source's domain, the decoder's
 OPINION_SHEET = ("rater", "stimulus", "source", "score")
 LINEUP_SHEET = ("rater", "lineup", "answer")
-_ANSWERS = (("rater", "stimulus", "score"), LINEUP_SHEET)
 
 
 def opinion(
@@ -144,23 +143,27 @@ def unblind(key: str | os.PathLike, sheets: Sequence[str | os.PathLike]) -> list
     EvaluationError
         If a sheet names what is not in the key.
     """
-    is_lineup, found = bool(choices(key)), []
-
-    def name(row: Mapping, number: str) -> str:
-        return f"{row['lineup']}-{row[number]}" if is_lineup else row["stimulus"]
-
-    rows = listening.read(key, LINEUP_KEY if is_lineup else OPINION_KEY)
-    given = {name(row, "number"): row for row in rows}
+    rows = listening.read(key, ("clip",))
+    if "heard" in rows[0]:
+        columns, item = LINEUP_SHEET, ("lineup", "answer")
+        known = {
+            (row["lineup"], row["number"]):
+                {"clip": row["clip"], "domain": row["domain"], "answer": row["heard"]}
+            for row in rows
+        }  # fmt: skip
+    else:
+        columns, item = ("rater", "stimulus", "score"), ("stimulus",)
+        known = {(row["stimulus"],): {name: row[name] for name in OPINION_KEY[1:]} for row in rows}
+    found = []
     for sheet in sheets:
-        for row in listening.read(sheet, _ANSWERS[is_lineup]):
-            if (wanted := name(row, "answer")) not in given:
+        for row in listening.read(sheet, columns):
+            wanted = tuple(row[name] for name in item)
+            if wanted not in known:
                 raise EvaluationError(
-                    f"{sheet}: {wanted!r} is not in {key}; is it the key of this pack?"
+                    f"{sheet}: {'-'.join(wanted)!r} is not in {key}; is it the key of this pack?"
                 )
-            told = given[wanted]
-            kept = {field: told[field] for field in (*OPINION_KEY[1:], "domain") if field in told}
-            own = {"answer": told["heard"]} if is_lineup else {"score": row["score"]}
-            found.append({"rater": row["rater"], **kept, **own})
+            given = {name: row[name] for name in ("rater", "score") if name in row}
+            found.append(given | known[wanted])
     return found
 
 

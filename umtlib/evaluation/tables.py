@@ -1,13 +1,11 @@
 """Reports as Markdown tables, each with a sentence on how to read it."""
 
 import csv
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
 from umtlib.evaluation import dynamics
-from umtlib.files.names import readable
 
 # Mor et al. 2018, Table 2: NCC and DTW of the conversion to piano, from three kinds of source, by
 # the musicians E, M and A, who replayed the segments, and by the network.
@@ -17,32 +15,23 @@ PAPER = {
     "mozart_orchestra": ((0.78, 0.97), (0.65, 0.95), (0.73, 0.95), (0.82, 0.97)),
     "unseen": ((0.76, 0.97), (0.72, 0.95), (0.75, 0.94), (0.88, 0.98)),
 }
-# What Markdown takes for more than itself; an underscore within a word it does not.
-_MARKS = re.compile(r"[\\`*\[\]<>|$~#&]|(?<![^\W_])_|_(?![^\W_])")
+COMPARED = ("translation", "input", "truth")  # in each cell of some tables
 IN_TIME = (*dynamics.METRICS, "certainty")  # by target, in a table of their own
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence]) -> str:
     """Return one table; numbers get three digits, and texts stay what they are."""
-    cells = ([_cell(value) for value in row] for row in rows)
-    lines = [[escaped(name) for name in header], ["---"] * len(header), *cells]
+    lines = [map(_cell, header), ["---"] * len(header), *(map(_cell, row) for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _cell(value) -> str:
     if value is None:
         return "-"
-    # Sums that should be 0 are not quite, and on every machine something else.
-    return f"{round(value, 9) + 0:.3g}" if isinstance(value, float) else escaped(str(value))
-
-
-def escaped(name: str) -> str:
-    r"""Return a name as Markdown that shows it as it is.
-
-    >>> print(escaped("a|b*"), escaped("bach_organ"))
-    a\|b\* bach_organ
-    """
-    return _MARKS.sub(r"\\\g<0>", readable(name))
+    if isinstance(value, float):
+        # Sums that should be 0 are not quite, and on every machine something else.
+        return f"{round(value, 9) + 0:.3g}"
+    return str(value).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
@@ -54,11 +43,9 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> N
 def tables(report: Mapping) -> str:
     """Return a report (`umtlib.evaluation.report.evaluate`) as Markdown."""
     results = report["results"]
-    left_out = "\n".join(
-        f"- left out: {escaped(name)}: {why}" for name, why in report["left_out"].items()
-    )
+    left_out = "\n".join(f"- left out: {name}: {why}" for name, why in report["left_out"].items())
     parts = [
-        f"# Evaluation of {escaped(report['model'] or 'a model')}",
+        f"# Evaluation of {report['model'] or 'a model'}",
         f"{results['excerpts']} excerpts; temperature {report['temperature']}, seed "
         f"{report['seed']}; umtlib {report['umtlib']}. A dash: not applicable.",
         *([left_out] if left_out else []),
@@ -91,7 +78,7 @@ def measured(results: Mapping) -> list[str]:
         "recogniser's, that it is the target. What matters is how near a row is to the truth's.",
         "By target: translation / untranslated input / true rendering.",
         markdown(("target", *in_time), by_target),
-        *_to_piano(results["to_piano"]),
+        *_to_piano(results["pairs"]),
         *_pairs(results["pairs"]),
         *_recogniser(results.get("recogniser", {})),
         *_frechet(results.get("frechet", {})),
@@ -106,10 +93,12 @@ def _by_system(systems: Mapping, metrics: Iterable[str]) -> str:
 
 
 def _together(systems: Mapping, metric: str) -> str:
-    return " / ".join(_cell(values[metric]) for values in systems.values())
+    return " / ".join(_cell(systems[system][metric]) for system in COMPARED)
 
 
-def _to_piano(groups: Mapping) -> list[str]:
+def _to_piano(pairs: Mapping) -> list[str]:
+    """Return the paper's table, if its domains are there."""
+    groups = {g: pairs[g][PAPER_TARGET] for g in PAPER if PAPER_TARGET in pairs.get(g, {})}
     if not groups:
         return []
     rows = [
@@ -202,7 +191,7 @@ def opinion(found: Mapping) -> str:
         for name, result in found["systems"].items()
     ]
     header = ("", "n", "mean±SD", "± if ratings were independent", "± raters and clips sampled")
-    screened = ", ".join(map(escaped, found["screened"])) or "nobody"
+    screened = ", ".join(found["screened"]) or "nobody"
     return "\n\n".join([*parts, "All ratings", markdown(header, rows), f"Left out: {screened}."])
 
 

@@ -8,7 +8,6 @@ probability, averaged over three frames, peaks over one half, and lasts while th
 All pitches share its weights; ``scripts/fit_listeners.py`` fits it to any General MIDI instruments.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -94,6 +93,6 @@ def _windows(rows: np.ndarray, edge: float) -> np.ndarray:
 
 
 @cache
-def load(folder: str | os.PathLike = SHIPPED) -> Transcriber:
-    """Load a transcriber, by default the shipped one; see `umtlib.evaluation.recogniser.read`."""
-    return Transcriber(**recogniser.read(Path(folder) / WEIGHTS, "transcriber"))
+def load() -> Transcriber:
+    """Load the shipped transcriber."""
+    return Transcriber(**recogniser.weights(SHIPPED / WEIGHTS))

@@ -89,28 +89,27 @@ def translate_pairs(
     Gives by excerpt's id and domain what `umtlib.translate` gives, float32, (T,), but for the
     rounding of sums: which codes are drawn can differ where two are about equally likely.
     """
-    made, done, domains, same = {}, 0, domains or model.domains, defaultdict(list)
-    pool, total = model.config.encoder.pool, 100 * len(pairs) * len(domains or model.domains)
+    domains, made, alike = domains or model.domains, {}, defaultdict(list)
     for pair in pairs:
         sound = audio.level(pair.audio() / np.float32(32_768))
         heard = translation.hear(model, [sound], len(sound))
-        same[heard.latent.shape[2]].append((pair, heard))
-    for frames, alike in same.items():
-        for first, domain in product(range(0, len(alike), _STREAMS), domains):
-            some = alike[first : first + _STREAMS]
-            latent = torch.cat([heard.latent for _, heard in some])
-            levels = torch.cat([heard.levels for _, heard in some])
-
-            def told(samples, before=done, share=len(some) / (frames * pool)):
-                progress("translating", round(100 * (before + share * samples)), total)
-
+        alike[heard.latent.shape[2]].append((pair, heard))
+    progress("translating", 0, len(pairs) * len(domains))
+    for frames, some in alike.items():
+        for first, domain in product(range(0, len(some), _STREAMS), domains):
+            streams = some[first : first + _STREAMS]
+            samples = frames * model.config.encoder.pool
+            latent, levels = (
+                torch.cat([getattr(heard, part) for _, heard in streams])
+                for part in ("latent", "levels")
+            )
             pieces = perform(
-                model, [domain], Heard(latent, frames * pool, levels).split(pool),
-                states=[translation.seeded(seed, len(some))], temperature=temperature,
-                backend=backend, progress=told,
+                model, [domain], Heard(latent, samples, levels).split(model.config.encoder.pool),
+                states=[translation.seeded(seed, len(streams))], temperature=temperature,
+                backend=backend,
             )  # fmt: skip
             rows = torch.cat([piece for _, piece in pieces], dim=1)
-            for (pair, heard), row in zip(some, rows, strict=True):
+            for (pair, heard), row in zip(streams, rows, strict=True):
                 made[pair.id, domain] = row[: heard.samples].numpy()
-            done += len(some)
+            progress("translating", len(made), len(pairs) * len(domains))
     return made
