@@ -157,21 +157,17 @@ GOALS = {  # by measure: in words; met or not, by our value, the truth's, the in
 
 def goals(table: Table) -> tuple[str, dict[str, tuple[int, int]]]:
     """Return the project's goals as a table, and how many are reached and set: mean, single."""
-    targets, rows, met = [ALL, *SIX_DOMAINS], [], []
+    targets, rows, met = [ALL, *SIX_DOMAINS], [], {"mean": [], "single": []}
     for metric, (words, reached) in GOALS.items():
         cells = []
         for target in targets:
-            systems = ("translation", "truth", "input")
-            values = [table[system, target][metric] for system in systems]
+            values = [table[system, target][metric] for system in ("translation", "truth", "input")]
             answer = reached(*values, target)
             cells.append("{:.3g} ({:.3g})".format(*values) + (" met" if answer else ""))
-            met += [(target == ALL, answer)] if answer is not None else []
+            if answer is not None:
+                met["mean" if target == ALL else "single"].append(answer)
         rows.append((metric, words, *cells))
-    counts = {
-        name: [answer for of_all, answer in met if of_all == wanted]
-        for name, wanted in (("mean", True), ("single", False))
-    }
-    numbers = {name: (sum(answers), len(answers)) for name, answers in counts.items()}
+    numbers = {name: (sum(answers), len(answers)) for name, answers in met.items()}
     return markdown(("measure", "wanted", *targets), rows), numbers
 
 

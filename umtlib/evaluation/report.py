@@ -54,7 +54,7 @@ _PATIENCE = timedelta(days=1)  # shares of excerpts take unequal time
 def evaluate(
     model: MusicTranslator,
     data: str | os.PathLike,
-    out: str | os.PathLike | None = None,
+    out: str | os.PathLike,
     *,
     excerpts: int | None = None,
     temperature: float = 1.0,
@@ -72,18 +72,18 @@ def evaluate(
 
     Parameters
     ----------
-    model, compare : MusicTranslator
-        What is measured; and perhaps another model, of which only latent and freedom are.
+    model, name
+        What is measured, and what the report calls it.
     data : path
         A corpus folder: with paired excerpts, or with held-out tracks of the model's domains.
-    out : path, optional
+    out : path
         New folder for ``report.json``, ``report.md``, ``rows.csv`` and plots.
     excerpts : int, optional
         Use so many, spread over the sources; by default all.
     temperature, seed, backend
         As in `umtlib.translate`, whose output for this seed is what is measured.
-    name : str
-        What the report calls the model.
+    compare : MusicTranslator, optional
+        Another model, of which latent and freedom are measured beside.
     single_notes : path, optional
         Notes in NSynth's format, to compare embeddings across instruments.
     listener : path
@@ -97,7 +97,7 @@ def evaluate(
     """
     with (
         join(torch.device("cpu"), _PATIENCE) as team,
-        files.new_folder(out, EvaluationError) if out and not team.rank else nullcontext() as part,
+        nullcontext() if team.rank else files.new_folder(out, EvaluationError) as part,
     ):
         pairs = translations.choose(translations.excerpts_of(data), excerpts)
         corpus, judge = Corpus(data), recogniser.load(listener)
@@ -110,8 +110,8 @@ def evaluate(
         if team.rank:
             team.gather(None)  # torchrun waits for the first only some minutes, if this one ends
             return {}
-        made = made if team.size == 1 else {}
         report["left_out"] = report["results"].pop("left_out")
+        made = made if team.size == 1 else {}
         questions = {
             "latent": lambda: latent.evaluate(model, corpus),
             "transcription": lambda: latent.evaluate_notes(model, pairs),
@@ -123,17 +123,20 @@ def evaluate(
             questions["creativity_compared"] = lambda: blending.freedom(compare, pairs, **settings)
         if single:
             questions["nsynth"] = lambda: nsynth.evaluate(*single)
-        for done, (question, ask) in enumerate(questions.items()):
-            progress("probing", done, len(questions))
-            try:
-                report[question] = ask()
-            except EvaluationError as reason:
-                report["left_out"][question] = str(reason)
-        if part:
-            write(report, rows, part, {"nsynth": nsynth.plot(*single)} if single else {})
-        progress("probing", len(questions), len(questions))
+        _ask(questions, report, progress)
+        write(report, rows, part, {"nsynth": nsynth.plot(*single)} if single else {})
         team.gather(None)
     return report
+
+
+def _ask(questions: Mapping[str, Callable], report: dict, progress: Progress) -> None:
+    """Add the answers to a report, or why there is none."""
+    for done, (question, ask) in enumerate(questions.items(), start=1):
+        try:
+            report[question] = ask()
+        except EvaluationError as reason:
+            report["left_out"][question] = str(reason)
+        progress("probing", done, len(questions))
 
 
 def apply(

@@ -4,7 +4,6 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -84,32 +83,26 @@ def translate_pairs(
     backend: str = "auto",
     progress: Progress = lambda *_: None,
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Translate every excerpt to every domain (or to those named), many streams at a time.
+    """Translate excerpts, equally long, to every domain (or to those named), many at a time.
 
     Gives by excerpt's id and domain what `umtlib.translate` gives, float32, (T,), but for the
     rounding of sums: which codes are drawn can differ where two are about equally likely.
     """
-    domains, made, alike = domains or model.domains, {}, defaultdict(list)
-    for pair in pairs:
-        sound = audio.level(pair.audio() / np.float32(32_768))
-        heard = translation.hear(model, [sound], len(sound))
-        alike[heard.latent.shape[2]].append((pair, heard))
-    progress("translating", 0, len(pairs) * len(domains))
-    for frames, some in alike.items():
-        for first, domain in product(range(0, len(some), _STREAMS), domains):
-            streams = some[first : first + _STREAMS]
-            samples = frames * model.config.encoder.pool
-            latent, levels = (
-                torch.cat([getattr(heard, part) for _, heard in streams])
-                for part in ("latent", "levels")
-            )
+    domains, made, pool = domains or model.domains, {}, model.config.encoder.pool
+    for first in range(0, len(pairs), _STREAMS):
+        some = pairs[first : first + _STREAMS]
+        sounds = [audio.level(pair.audio() / np.float32(32_768)) for pair in some]
+        heard = [translation.hear(model, [sound], len(sound)) for sound in sounds]
+        latent, levels = (torch.cat([getattr(x, n) for x in heard]) for n in ("latent", "levels"))
+        together = Heard(latent, len(sounds[0]), levels)
+        for domain in domains:
+            progress("translating", len(made), len(pairs) * len(domains))
             pieces = perform(
-                model, [domain], Heard(latent, samples, levels).split(model.config.encoder.pool),
-                states=[translation.seeded(seed, len(streams))], temperature=temperature,
+                model, [domain], together.split(pool),
+                states=[translation.seeded(seed, len(some))], temperature=temperature,
                 backend=backend,
             )  # fmt: skip
-            rows = torch.cat([piece for _, piece in pieces], dim=1)
-            for (pair, heard), row in zip(streams, rows, strict=True):
-                made[pair.id, domain] = row[: heard.samples].numpy()
-            progress("translating", len(made), len(pairs) * len(domains))
+            rows = torch.cat([piece for _, piece in pieces], dim=1).numpy()
+            made |= {(pair.id, domain): row for pair, row in zip(some, rows, strict=True)}
+    progress("translating", len(made), len(made))
     return made
