@@ -22,6 +22,7 @@ from collections.abc import Sequence
 import librosa
 import mir_eval
 import numpy as np
+import scipy.signal
 
 from umtlib.evaluation.features import BANDS_PER_SECOND, Excerpt, excerpt, pair
 from umtlib.evaluation.pitch import correlation
@@ -84,9 +85,7 @@ def flutter(level: np.ndarray, held: Sequence[slice]) -> float | None:
     ]
     if not pieces:
         return None
-    line, y = np.vander(np.arange(_PIECE), 2), np.transpose(pieces)
-    left = y - line @ np.linalg.lstsq(line, y, rcond=None)[0]
-    return float(np.sqrt((left**2).mean()))
+    return float(np.sqrt((scipy.signal.detrend(pieces) ** 2).mean()))
 
 
 def level_corr(truth: np.ndarray, estimate: np.ndarray) -> float:

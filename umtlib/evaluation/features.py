@@ -10,7 +10,6 @@ from functools import cached_property
 
 import librosa
 import numpy as np
-import scipy.fft
 import torch
 
 from umtlib import audio, mulaw
@@ -90,8 +89,8 @@ class Excerpt:
 
     @cached_property
     def mfcc(self) -> np.ndarray:
-        """Cepstrum of `log_mel` (orthonormal DCT-II) without the loudness row, shape (32, F)."""
-        return scipy.fft.dct(self.log_mel, axis=0, norm="ortho")[1:33]
+        """Cepstrum of `log_mel` without the loudness row, shape (32, F)."""
+        return librosa.feature.mfcc(S=self.log_mel, n_mfcc=33)[1:]
 
 
 def excerpt(waveform: np.ndarray | Excerpt) -> Excerpt:

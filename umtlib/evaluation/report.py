@@ -239,18 +239,14 @@ def _rows(place, pairs, domains, made, judge, render) -> Iterator[dict]:
 
 def wrong(place: int, pairs: Sequence[Pair], target: str, render: Callable) -> dict[str, Excerpt]:
     """Return another piece as the target plays it, and this one as a third domain does, if any."""
-    pair, found = pairs[place], {}
-    for other in (*range(place + 1, len(pairs)), *range(place)):
-        if pairs[other].piece != pair.piece and target in pairs[other].files:
-            found["wrong_excerpt"] = render(other, target)
-            break
+    pair, after = pairs[place], [*range(place + 1, len(pairs)), *range(place)]
+    others = [n for n in after if pairs[n].piece != pair.piece and target in pairs[n].files]
     names = sorted({target, *(name for name in pair.files if "/" not in name)})
     turn = names.index(target)
-    for name in (*names[turn + 1 :], *names[:turn]):
-        if name != pair.source:  # that would be the input
-            found["wrong_domain"] = render(place, name)
-            break
-    return found
+    # The source's own would be the input.
+    third = [name for name in names[turn + 1 :] + names[:turn] if name != pair.source]
+    found = {"wrong_excerpt": render(others[0], target)} if others else {}
+    return found | ({"wrong_domain": render(place, third[0])} if third else {})
 
 
 def _frechet(corpus: Corpus, domains: Sequence[str], judge, embedded: Mapping) -> dict:
