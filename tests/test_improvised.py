@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from umtlib.corpora import improvised
-from umtlib.errors import ConfigError
 
 
 @pytest.mark.parametrize("kind", improvised.KINDS)
@@ -30,8 +29,3 @@ def test_voices_are_in_tune(voice, pitch):
     near = np.abs(12 * np.log2(np.maximum(hertz, 1) / wanted)) < 1
     middle = np.average(hertz[near], weights=spectrum[near] ** 2)  # a vibrato has many peaks
     assert 1_200 * abs(np.log2(middle / wanted)) < 10
-
-
-def test_unknown_kind():
-    with pytest.raises(ConfigError, match="polka.*swing, guitar, chinese"):
-        improvised.improvise("polka", np.random.default_rng(0))

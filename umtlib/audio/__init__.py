@@ -102,7 +102,7 @@ class Recording:
     path : path
         The recording.
     kept : file
-        To read and write, such as a `tempfile.TemporaryFile`; 64 KB per second are appended.
+        Such as a `tempfile.TemporaryFile`; 64 KB per second are appended.
 
     Attributes
     ----------
@@ -120,28 +120,22 @@ class Recording:
     """
 
     def __init__(self, path: str | os.PathLike, kept: BinaryIO):
-        self.kept, self.start, self.span = kept, kept.seek(0, os.SEEK_END), 0.0
-        self.samples, self.loudness = measure(self._keep(path))
-
-    def _keep(self, path: str | os.PathLike) -> Iterator[np.ndarray]:
+        start, self.samples, self.span = kept.seek(0, os.SEEK_END), 0, 0.0
         for block in filter(len, stream(path)):
-            self.kept.write(block.tobytes())
+            kept.write(block.tobytes())
+            self.samples += len(block)
             self.span = max(self.span, float(np.ptp(block)))
-            yield block
+        kept.flush()
+        self.waveform = np.memmap(kept, np.float32, "r", start, (self.samples,))
+        self.loudness = measure(self.waveform)
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield all of it as float32 blocks of shape (block,)."""
-        return levelled(self._read(self.samples), self.loudness)
+        return levelled(self.waveform, self.loudness)
 
     def beginning(self, samples: int) -> np.ndarray:
         """Return its first samples, or all if there are fewer."""
-        part = self._read(min(samples, self.samples))
-        return np.concatenate([*levelled(part, self.loudness)])
-
-    def _read(self, samples: int) -> Iterator[np.ndarray]:
-        for first in range(0, samples, _BLOCK):
-            self.kept.seek(self.start + 4 * first)
-            yield np.frombuffer(self.kept.read(4 * min(_BLOCK, samples - first)), np.float32)
+        return np.concatenate([*levelled(self.waveform[:samples], self.loudness)])
 
 
 def to_mono_16k(audio: np.ndarray, sample_rate: float) -> np.ndarray:

@@ -6,8 +6,7 @@ But for the weighting of frequencies, which would make a flute quieter than a ce
 power: the shipped models have heard instruments of equal power.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ CEILING = 10 ** (-1 / 20)  # its highest peak
 MOST_GAIN = 10 ** (40 / 20)  # by which a quiet recording is raised, and its noise with it
 FRAME = SAMPLE_RATE // 20  # samples of which the power is measured
 _SLOW = 400  # samples on either side whose mean, taken twice, is what is too slow to hear
-_PIECE = 1 << 16  # samples levelled at a time
+_PIECE = 80 * FRAME  # samples filtered at a time, which may be of a file: the memory does not grow
 _REACH = 80  # samples over which the limiter looks ahead, and back, before it turns down
 
 
@@ -47,44 +46,32 @@ def level(waveform: np.ndarray) -> np.ndarray:
     np.ndarray
         float32 in [-1, 1], shape (T,).
     """
-    return np.concatenate(list(levelled([waveform], measure([waveform])[1])))
+    return np.concatenate(list(levelled(waveform, measure(waveform))))
 
 
 def level_gain(waveform: np.ndarray) -> np.float32:
     """Return the factor by which `level` multiplies; it makes no copy of the waveform."""
-    return measure([waveform])[1].gain
+    return measure(waveform).gain
 
 
-def levelled(blocks: Iterable[np.ndarray], loudness: Loudness) -> Iterator[np.ndarray]:
-    """Do what `level` does, block by block.
+def levelled(waveform: np.ndarray, loudness: Loudness) -> Iterator[np.ndarray]:
+    """Do what `level` does: yield float32 blocks of shape (samples,)."""
 
-    Parameters
-    ----------
-    blocks : iterable of np.ndarray
-        The recording at 16 kHz, each of shape (samples,); so are the float32 blocks that come out.
-    loudness : Loudness
-        From `measure`.
-    """
-    blocks = _small(blocks)
-    if loudness.slow:
-        blocks = _filtered(blocks, 2 * _SLOW, lambda held: _both(held)[1])
-    louder = (block.astype(np.float32, copy=False) * loudness.gain for block in blocks)
-    return _filtered(louder, 2 * _REACH, _peaks_limited)
+    def change(held: np.ndarray) -> np.ndarray:
+        heard = _both(held)[1] if loudness.slow else held.astype(np.float32, copy=False)
+        return _peaks_limited(heard * loudness.gain)
+
+    return _filtered(waveform, 2 * _SLOW + 2 * _REACH, change)
 
 
-def measure(blocks: Iterable[np.ndarray]) -> tuple[int, Loudness]:
-    """Count the samples of a recording, as for `levelled`, and find what brings it to the level."""
-    powers, samples, rest = [], 0, np.zeros((2, 0), np.float32)
-    for pair in _filtered(_small(blocks), 2 * _SLOW, _both):
-        samples, rest = samples + pair.shape[1], np.concatenate([rest, pair], axis=1)
-        powers.append(_frame_powers(rest, FRAME))
-        rest = rest[:, powers[-1].shape[1] * FRAME :]
-    if samples < FRAME:
-        powers = [_frame_powers(rest, samples)]
+def measure(waveform: np.ndarray) -> Loudness:
+    """Find what brings a recording (T,) to the level."""
+    frame = min(FRAME, len(waveform))
+    powers = [_frame_powers(pair, frame) for pair in _filtered(waveform, 2 * _SLOW, _both)]
     whole, steady = map(_heard, np.concatenate(powers, axis=1))
     slow = bool(whole > 1.05 * steady)
     heard = np.sqrt(steady if slow else whole)
-    return samples, Loudness(np.float32(min(LEVEL / max(heard, 1e-9), MOST_GAIN)), slow)
+    return Loudness(np.float32(min(LEVEL / max(heard, 1e-9), MOST_GAIN)), slow)
 
 
 def _heard(power: np.ndarray) -> float:
@@ -101,23 +88,14 @@ def _frame_powers(pair: np.ndarray, frame: int) -> np.ndarray:
     return np.einsum("cft,cft->cf", whole, whole, dtype=np.float64) / frame
 
 
-def _small(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Cut blocks into pieces that take little memory."""
-    return (block[i : i + _PIECE] for block in blocks for i in range(0, len(block), _PIECE))
-
-
 def _filtered(
-    blocks: Iterable[np.ndarray], reach: int, change: Callable[[np.ndarray], np.ndarray]
+    waveform: np.ndarray, reach: int, change: Callable[[np.ndarray], np.ndarray]
 ) -> Iterator[np.ndarray]:
-    """Change blocks by a filter that looks so many samples ahead, and back."""
-    held, given = np.zeros(0, np.float32), 0  # samples, of which the first are given already
-    for block in chain(blocks, [None]):
-        held = held if block is None else np.concatenate([held, block])
-        end = len(held) if block is None else max(given, len(held) - reach)
-        if end > given:
-            yield change(held)[..., given:end]
-        before = max(0, end - reach)
-        held, given = held[before:], end - before
+    """Change a waveform piece by piece, by a filter that looks so many samples ahead, and back."""
+    for start in range(0, len(waveform), _PIECE):
+        before = min(reach, start)
+        changed = change(waveform[start - before : start + _PIECE + reach])
+        yield changed[..., before : before + _PIECE]
 
 
 def _both(held: np.ndarray) -> np.ndarray:

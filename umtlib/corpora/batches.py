@@ -21,21 +21,11 @@ from umtlib.errors import TrainingError
 
 @dataclass(frozen=True)
 class Batch:
-    """Segments of one domain, as mu-law codes, int64, each of shape (B, T).
-
-    Attributes
-    ----------
-    domain : str
-        Where all segments come from.
-    heard : Tensor
-        What the encoder hears: augmented.
-    target : Tensor
-        What the decoder is given as past samples, and must predict: clean.
-    """
+    """Segments of one domain, as mu-law codes, int64, each of shape (B, T)."""
 
     domain: str
-    heard: Tensor
-    target: Tensor
+    heard: Tensor  # by the encoder: augmented
+    target: Tensor  # what the decoder is given as past samples, and must predict: clean
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
@@ -50,10 +40,7 @@ class Batch:
 class Segments:
     """Draws segments of a split of a corpus: every second of a domain is equally likely.
 
-    Raises
-    ------
-    TrainingError
-        If a domain has no track in the split.
+    A domain without a track in the split raises a TrainingError.
     """
 
     def __init__(self, corpus: Corpus, domains: tuple[str, ...], split: str = "train"):
@@ -61,10 +48,8 @@ class Segments:
         self.tracks = {name: corpus.select(name, split) for name in domains}
         for name, tracks in self.tracks.items():
             if not tracks:
-                raise TrainingError(
-                    f"{corpus.folder} has no {split!r} track of domain {name!r}; it has "
-                    f"{', '.join(corpus.domains)}"
-                )
+                raise TrainingError(f"{corpus.folder} has no {split!r} track of domain {name!r}; "
+                                    f"it has {', '.join(corpus.domains)}")  # fmt: skip
         # A track's chance is its share of the time.
         sums = {name: np.cumsum([t.seconds for t in ts]) for name, ts in self.tracks.items()}
         self.shares = {name: ends / ends[-1] for name, ends in sums.items()}
@@ -81,21 +66,8 @@ class Segments:
 class Crops(Dataset):
     """The batches of a run, by number: batch n is of ``domains[n % K]``.
 
-    Parameters
-    ----------
-    corpus, domains, split
-        As of `Segments`. Only the split ``"train"`` is augmented.
-    config : TrainingConfig
-        Segment length, batch size, augmentation, seed.
-    stop : int
-        Number of batches.
-    pair : str
-        The model's mu-law pair; see `umtlib.mulaw`.
-
-    Raises
-    ------
-    TrainingError
-        If a domain has no track in the split.
+    There are `stop` of them. Only the split ``"train"`` is augmented. `pair` is the model's of
+    `umtlib.mulaw`.
     """
 
     def __init__(

@@ -91,10 +91,7 @@ class Corpus:
 def open_audio(path: Path) -> np.ndarray:
     """Return the samples of a file, int16, shape (T,), memory-mapped where it is a WAV file.
 
-    Raises
-    ------
-    CorpusError
-        If the file cannot be read, or is not 16 kHz, mono, 16 bit.
+    What cannot be read, or is not 16 kHz, mono, 16 bit, raises a CorpusError.
     """
     try:
         if path.suffix == ".wav":
@@ -104,9 +101,7 @@ def open_audio(path: Path) -> np.ndarray:
     except (OSError, EOFError, ValueError, wave.Error, soundfile.LibsndfileError) as error:
         raise CorpusError(f"cannot read {path}: {error}; prepare the corpus again") from error
     if rate != SAMPLE_RATE or samples.ndim != 1 or samples.dtype != np.int16:
-        raise CorpusError(
-            f"{path} is not 16 kHz, mono, 16 bit; prepare the folder with 'umt corpus' first"
-        )
+        raise CorpusError(f"{path} is not 16 kHz, mono, 16 bit; prepare it with 'umt corpus' first")
     return samples
 
 
@@ -123,13 +118,7 @@ def _map_wav(path: Path) -> tuple[int, np.ndarray]:
 
 
 def read_manifest(path: Path) -> Iterator[Track]:
-    """Yield the tracks of a manifest, one a line.
-
-    Raises
-    ------
-    CorpusError
-        If it is missing, or a line cannot be read.
-    """
+    """Yield the tracks of a manifest; a CorpusError if it is missing, or a line cannot be read."""
     if not path.is_file():
         raise CorpusError(
             f"{path.parent} is no corpus: it has no {path.name}; make one from it by "
@@ -139,13 +128,7 @@ def read_manifest(path: Path) -> Iterator[Track]:
 
 
 def read_lines(path: Path, make: Callable[[bytes], Made]) -> Iterator[Made]:
-    """Yield what is made of each line of a file.
-
-    Raises
-    ------
-    CorpusError
-        If `make` raises one of the errors of reading or of `umtlib.config.check`.
-    """
+    """Yield what is made of each line of a file, or raise CorpusError if nothing can be made."""
     with files.open_regular(path) as lines:
         for number, line in enumerate(lines, start=1):
             try:

@@ -11,7 +11,6 @@ import numpy as np
 from scipy.signal import lfilter
 
 from umtlib.audio import SAMPLE_RATE
-from umtlib.errors import ConfigError
 
 Note = tuple[float, float, int]  # onset and offset in seconds, MIDI pitch
 
@@ -37,8 +36,6 @@ def improvise(
         ``"chinese"``: a plucked zither, five notes to the octave.
     rng : numpy.random.Generator
         Chooses key, tune and all that makes one excerpt differ from another.
-    seconds : float
-        Duration.
 
     Returns
     -------
@@ -46,14 +43,7 @@ def improvise(
         float32 in [-1, 1], 16 kHz, shape (T,).
     notes : list of (onset, offset, pitch)
         In seconds and MIDI numbers, by onset.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such kind.
     """
-    if kind not in _RULES:
-        raise ConfigError(f"no kind of music called {kind!r}; there are {', '.join(KINDS)}")
     mixed = np.zeros(round(seconds * SAMPLE_RATE))
     notes = sorted(_tune(kind, rng, seconds))
     for onset, offset, pitch in notes:

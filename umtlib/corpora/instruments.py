@@ -65,15 +65,9 @@ def orchestrate(
 ) -> list[Part]:
     """Give the lines of a performance to the instruments of a domain.
 
-    Parameters
-    ----------
-    domain : str
-        One of `DOMAINS`, or ``"unseen/<name>"`` with a name of `UNSEEN`.
-    notes : sequence of Note
-        The performance.
-    rng : numpy.random.Generator, optional
-        Chooses among registrations (a 4-foot stop, a doubling flute...). Without it the plain
-        registration sounds: nothing but the written pitches.
+    It is one of `DOMAINS`, or ``"unseen/<name>"`` with a name of `UNSEEN`. The generator chooses
+    among registrations (a 4-foot stop, a doubling flute...). Without it the plain registration
+    sounds: nothing but the written pitches.
     """
     lines = sorted({note.line for note in notes})
     draws = [1.0] * 4 if rng is None else rng.random(4).tolist()  # one set of stops for all lines
@@ -184,10 +178,7 @@ def _apart(notes: Sequence[Note]) -> list[pretty_midi.Note]:
 def find_soundfont() -> Path:
     """Return the soundfont FluidR3, from one of its usual places.
 
-    Raises
-    ------
-    CorpusError
-        If fluidsynth or the soundfont is missing; the message names the Debian package.
+    If it or fluidsynth is missing, a CorpusError names the Debian package.
     """
     if shutil.which("fluidsynth") is None:
         raise CorpusError("fluidsynth is not installed: 'apt-get install fluidsynth' (Debian)")
@@ -202,10 +193,7 @@ def find_soundfont() -> Path:
 def render(midi: bytes, soundfont: Path) -> np.ndarray:
     """Play a MIDI file with fluidsynth; float64, mono, 16 kHz, shape (T,), not yet levelled.
 
-    Raises
-    ------
-    CorpusError
-        If fluidsynth fails.
+    If fluidsynth fails it raises a CorpusError.
     """
     with tempfile.TemporaryDirectory() as folder:
         score, sound = Path(folder, "a.mid"), Path(folder, "a.wav")
@@ -223,25 +211,11 @@ def render(midi: bytes, soundfont: Path) -> np.ndarray:
 
 
 def finish(samples: np.ndarray, seconds: float, *, exact: bool = False) -> np.ndarray:
-    """Trim to the music and bring to the common level.
+    """Trim a rendering (T,) to the music and bring it to the common level, as int16.
 
-    Parameters
-    ----------
-    samples : float array, shape (T,)
-        A rendering.
-    seconds : float
-        End of the last note; half a second of reverberation stays. With ``exact`` the result
-        lasts exactly this long.
-
-    Returns
-    -------
-    int16 array
-        Root mean square -20 dBFS, or less where a sample would pass -1 dBFS.
-
-    Raises
-    ------
-    CorpusError
-        If there is nothing to hear.
+    Half a second of reverberation stays after ``seconds``, the end of the last note; with ``exact``
+    nothing does. The root mean square becomes -20 dBFS, or less where a sample would pass -1 dBFS.
+    Silence raises a CorpusError.
     """
     length = round((seconds if exact else seconds + _TAIL) * SAMPLE_RATE)
     samples = np.pad(samples[:length], (0, max(0, length - len(samples))))

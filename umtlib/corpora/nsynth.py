@@ -30,23 +30,13 @@ _WORDS, _NUMBERS = ("note_str", *DOMAIN.values()), ("pitch", "velocity")
 
 @dataclass(frozen=True)
 class Selection:
-    """Which notes to take; an empty choice takes all.
+    """Which notes to take; an empty choice takes all."""
 
-    Attributes
-    ----------
-    families, sources, instruments : collection of str
-        Such as ``"guitar"``, ``"acoustic"``, ``"guitar_acoustic_010"``.
-    pitches : tuple of int
-        Lowest and highest MIDI pitch.
-    velocities : collection of int
-        Of 25, 50, 75, 100, 127.
-    """
-
-    families: Collection[str] = ()
-    sources: Collection[str] = ()
-    instruments: Collection[str] = ()
-    pitches: tuple[int, int] = (0, 127)
-    velocities: Collection[int] = ()
+    families: Collection[str] = ()  # such as "guitar"
+    sources: Collection[str] = ()  # such as "acoustic"
+    instruments: Collection[str] = ()  # such as "guitar_acoustic_010"
+    pitches: tuple[int, int] = (0, 127)  # lowest and highest, MIDI
+    velocities: Collection[int] = ()  # of 25, 50, 75, 100, 127
 
     def takes(self, note: Mapping) -> bool:
         """Say whether a note of ``examples.json`` is chosen."""
@@ -76,8 +66,6 @@ def build(
         With ``nsynth-train`` and its siblings, or some of them.
     by : {"family", "source", "instrument"}
         What is a domain.
-    selection : Selection
-        Which notes.
     **settings
         ``workers``, ``shard`` and ``progress`` of `prepare`.
 
@@ -95,12 +83,8 @@ def build(
         raise CorpusError(
             f"{folder} has no nsynth-train/examples.json; give the folder with the unpacked NSynth"
         )
-    chosen = [
-        (part, note)
-        for part in parts
-        for note in read_examples(folder / part / "examples.json")
-        if selection.takes(note)
-    ]
+    notes = [(part, n) for part in parts for n in read_examples(folder / part / "examples.json")]
+    chosen = [(part, note) for part, note in notes if selection.takes(note)]
     if not chosen:
         raise CorpusError(f"no note of {folder} is chosen; loosen the selection")
     validated = {note[DOMAIN[by]] for part, note in chosen if part == "nsynth-valid"}

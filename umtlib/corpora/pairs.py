@@ -39,13 +39,7 @@ class Pair:
 
 
 def read_pairs(folder: str | Path) -> list[Pair]:
-    """Read the paired excerpts of a corpus.
-
-    Raises
-    ------
-    CorpusError
-        If the corpus has none, or a line cannot be read.
-    """
+    """Read the paired excerpts of a corpus; a CorpusError if it has none, or they are damaged."""
     path = Path(folder) / PAIRS
     if not path.is_file():
         raise CorpusError(f"{folder} has no {PAIRS}; make it with 'umt corpus six-domains'")

@@ -28,26 +28,13 @@ class Note:
 
 @dataclass(frozen=True)
 class Performance:
-    """A stretch of a score as played, the same for whatever instruments will sound it.
+    """A stretch of a score as played, the same for whatever instruments will sound it."""
 
-    Attributes
-    ----------
-    notes : tuple of Note
-        By onset.
-    texture : str
-        A key of `TEXTURES`.
-    tempo : float
-        Quarter notes a minute.
-    transposition : int
-        Semitones.
-    swell : tuple of (float, int)
-        Seconds and MIDI expression value, for instruments that can swell on a held note.
-    """
-
-    notes: tuple[Note, ...]
-    texture: str
-    tempo: float
-    transposition: int
+    notes: tuple[Note, ...]  # by onset
+    texture: str  # a key of `TEXTURES`
+    tempo: float  # quarter notes a minute
+    transposition: int  # semitones
+    # Seconds and MIDI expression value, for instruments that can swell on a held note.
     swell: tuple[tuple[float, int], ...]
 
     @property
@@ -64,12 +51,10 @@ def perform(
     texture: str | None = None,
     centre: float | None = None,
 ) -> Performance | None:
-    """Play a stretch of a score.
+    """Play a stretch of a score; None if its lines hardly play there: draw again.
 
     Parameters
     ----------
-    score : Score
-        What to play.
     rng : numpy.random.Generator
         Chooses texture, stretch, tempo, key, dynamics and all the small deviations.
     seconds : float
@@ -78,11 +63,6 @@ def perform(
         A key of `TEXTURES`; drawn with their weights by default.
     centre : float, optional
         MIDI pitch to which a solo line is brought, by octaves and up to 6 semitones.
-
-    Returns
-    -------
-    Performance or None
-        None if the chosen lines hardly play in the chosen stretch: draw again.
     """
     drawn = str(rng.choice(list(TEXTURES), p=list(TEXTURES.values())))
     texture = texture or drawn

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count, cycle
 
 import numpy as np
 
@@ -73,24 +74,15 @@ class Take:
 def plan_tracks(scores: list[Score], domain: str, split: str, size: Size, seed: int) -> list[Take]:
     """Decide what a domain plays in a split: always next what its repertory is most short of.
 
-    Raises
-    ------
-    CorpusError
-        If too few scores can be read.
+    With too few scores it raises a CorpusError.
     """
-    shelves = {name: _shelf(scores, name, domain, split) for name in REPERTORY[domain]}
-    got, takes, number = dict.fromkeys(shelves, 0.0), [], 0
+    shelves = _shelves(scores, domain, split)
+    got, takes, numbers = dict.fromkeys(shelves, 0.0), [], count()
     while sum(got.values()) < size.seconds[split]:
-        if not shelves or number > 10_000:
-            raise CorpusError(f"no {split} piece for {domain}: too few scores could be read")
         total = sum(got.values()) + 60
         name = max(shelves, key=lambda n: REPERTORY[domain][n] * total - got[n])
-        score = next(shelves[name], None)
-        if score is None:
-            del shelves[name], got[name]
-            continue
-        own = _seed(seed, domain, split, score.piece, number)
-        number += 1
+        score = next(shelves[name])
+        own = _seed(seed, domain, split, score.piece, next(numbers))
         rng = np.random.default_rng(own)
         performance = perform(score, rng, float(rng.uniform(*size.longest[split])))
         if performance is not None:
@@ -99,12 +91,16 @@ def plan_tracks(scores: list[Score], domain: str, split: str, size: Size, seed: 
     return takes
 
 
-def _shelf(scores: list[Score], collection: str, domain: str, split: str) -> Iterator[Score]:
-    """Yield the pieces of a collection over and over, in an order of the domain's own."""
-    own = [s for s in scores if s.collection == collection and s.split == split]
-    own.sort(key=lambda score: _seed(domain, score.piece))
-    while own:
-        yield from own
+def _shelves(scores: list[Score], domain: str, split: str) -> dict[str, Iterator[Score]]:
+    """Return the pieces of each collection over and over, in an order of the domain's own."""
+    pieces = sorted(
+        (score for score in scores if score.split == split),
+        key=lambda score: _seed(domain, score.piece),
+    )
+    own = {name: [s for s in pieces if s.collection == name] for name in REPERTORY[domain]}
+    if not any(own.values()):
+        raise CorpusError(f"no {split} piece for {domain}: too few scores could be read")
+    return {name: cycle(scores) for name, scores in own.items() if scores}
 
 
 def _seed(*words: object) -> int:
@@ -115,10 +111,7 @@ def _seed(*words: object) -> int:
 def plan_pairs(scores: list[Score], size: Size, seed: int) -> list[Take]:
     """Choose the excerpts: test pieces only, within the range of every instrument.
 
-    Raises
-    ------
-    CorpusError
-        If no test piece suits a source.
+    If none suits a source it raises a CorpusError.
     """
     wanted = [(domain, domain, number) for domain in DOMAINS for number in range(size.pairs)]
     timbres = ["whistle", *UNSEEN]
@@ -130,10 +123,9 @@ def plan_pairs(scores: list[Score], size: Size, seed: int) -> list[Take]:
 
 
 def _test_pieces(scores: list[Score], domain: str) -> Iterator[Score]:
-    shelves = {name: _shelf(scores, name, domain, "test") for name in REPERTORY[domain]}
-    names = sorted(REPERTORY[domain], key=REPERTORY[domain].get, reverse=True)
-    while True:
-        yield from filter(None, (next(shelves[name], None) for name in names))
+    shelves = _shelves(scores, domain, "test")
+    names = sorted(shelves, key=REPERTORY[domain].get, reverse=True)
+    return (next(shelves[name]) for name in cycle(names))
 
 
 def _plan_pair(source: str, pieces: Iterator[Score], number: int, seed: int) -> Take:
@@ -142,13 +134,8 @@ def _plan_pair(source: str, pieces: Iterator[Score], number: int, seed: int) -> 
     for attempt in range(200):
         score = next(pieces)
         own = _seed(seed, "pair", source, score.piece, number, attempt)
-        played = perform(
-            score,
-            np.random.default_rng(own),
-            PAIR_SECONDS,
-            texture="solo" if solo else None,
-            centre=80 if whistled else 68 if solo else None,
-        )
+        how = {"texture": "solo", "centre": 80 if whistled else 68} if solo else {}
+        played = perform(score, np.random.default_rng(own), PAIR_SECONDS, **how)
         if played is not None and _fits(played, source):
             name = f"{source.replace('/', '-')}-{number:02d}"
             return Take(source, "test", replace(score, lines=[]), played, own, name)

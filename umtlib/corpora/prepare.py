@@ -21,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from umtlib import audio
@@ -40,33 +41,15 @@ QUIETEST = 2e-4  # peak to peak, -80 dBFS; less is a recording of nothing
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A file that is to become a track.
-
-    Attributes
-    ----------
-    path : str
-        Where to read it.
-    name : str
-        What people, the manifest and the key know it by; the same on every machine.
-    domain : str
-        Its musical domain.
-    group : str
-        Tracks of one group are never divided between splits.
-    split : str or None
-        Decided by the data set, or, with None, by the group's name.
-    stamp : str
-        Size and time of the last change: another stamp is another file.
-    source : Mapping
-        Further fields for the manifest.
-    """
+    """A file that is to become a track."""
 
     path: str
-    name: str
+    name: str  # what people, the manifest and the key know it by; the same on every machine
     domain: str
-    group: str
-    split: str | None
-    stamp: str
-    source: Mapping = field(default_factory=dict)
+    group: str  # tracks of one group are never divided between splits
+    split: str | None  # decided by the data set, or, with None, by the group's name
+    stamp: str  # another stamp is another file
+    source: Mapping = field(default_factory=dict)  # further fields for the manifest
 
     @property
     def key(self) -> str:
@@ -83,24 +66,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of the files.
+    """What became of the files."""
 
-    Attributes
-    ----------
-    used, dropped, cut : int
-        Files with a track; without one; with a track that lacks a part of the file, or for which
-        it was mended.
-    seconds : float
-        Of all tracks.
-    complete : bool
-        False while other shards still have files to do: there is no new manifest yet.
-    """
-
-    used: int
-    dropped: int
-    cut: int
-    seconds: float
-    complete: bool
+    used: int  # with a track
+    dropped: int  # without one
+    cut: int  # with a track that lacks a part of the file, or for which it was mended
+    seconds: float  # of all tracks
+    complete: bool  # False while other shards have files to do: there is no new manifest yet
 
 
 def stamp(path: str | os.PathLike) -> str:
@@ -182,13 +154,7 @@ def _read_journals(out: Path) -> dict[str, dict]:
 
 
 def convert(out: Path, item: Item) -> dict:
-    """Make one track; return its journal entry: either with ``file``, or only with ``reason``.
-
-    Raises
-    ------
-    AudioError, OSError
-        If the track cannot be written.
-    """
+    """Make one track; return its journal entry: either with ``file``, or only with ``reason``."""
     target, entry = out / item.file, {"key": item.key}
     with (
         tempfile.TemporaryFile(dir=out / WORK) as kept,
@@ -198,7 +164,10 @@ def convert(out: Path, item: Item) -> dict:
         try:
             recording = audio.Recording(item.path, kept)
             seconds = recording.samples / SAMPLE_RATE
-            _check_worth(seconds, recording.span)
+            if seconds < SHORTEST:
+                raise AudioError(f"too short: {seconds:.4g} s, and a track needs {SHORTEST} s")
+            if recording.span < QUIETEST:
+                raise AudioError("silent: nothing in it is above -80 dBFS")
         except AudioError as error:
             return entry | {"reason": _without_path(error, item)}
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -214,13 +183,6 @@ def _without_path(message: object, item: Item) -> str:
     return readable(str(message)).replace(readable(item.path), "it")
 
 
-def _check_worth(seconds: float, span: float) -> None:
-    if seconds < SHORTEST:
-        raise AudioError(f"too short: {seconds:.4g} s, and a track needs {SHORTEST} s")
-    if span < QUIETEST:
-        raise AudioError("silent: nothing in it is above -80 dBFS")
-
-
 def _merge(items: list[Item], out: Path, left_out: list[Mapping]) -> Summary:
     """Write the manifest, if every file of every shard has a result."""
     entries = _read_journals(out)
@@ -233,8 +195,9 @@ def _merge(items: list[Item], out: Path, left_out: list[Mapping]) -> Summary:
     if summary.complete:
         write_manifest(out / SKIPPED, lines)
         splits = assign_splits([item for item, _ in kept])
-        _check_domains(items, kept, splits, out)
-        write_manifest(out / MANIFEST, map(_track, kept, splits))
+        tracks = [_track(*one, split) for one, split in zip(kept, splits, strict=True)]
+        _check_domains({item.domain for item in items}, tracks, out)
+        write_manifest(out / MANIFEST, tracks)
     return summary
 
 
@@ -255,8 +218,7 @@ def _distinct(found: list[tuple[Item, dict]]) -> tuple[list[tuple[Item, dict]], 
     return kept, lines
 
 
-def _track(pair: tuple[Item, dict], split: str) -> Track:
-    item, entry = pair
+def _track(item: Item, entry: dict, split: str) -> Track:
     source = {"source": readable(item.name)} | dict(item.source)
     return Track(item.domain, split, entry["file"], entry["seconds"], entry["sha256"], source)
 
@@ -296,12 +258,11 @@ def _hash(name: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _check_domains(items: list[Item], kept: list, splits: list[str], out: Path) -> None:
-    have = {(item.domain, split) for (item, _), split in zip(kept, splits, strict=True)}
-    for domain in sorted({item.domain for item in items}):
-        for split in ("train", "val"):
-            if (domain, split) not in have:
-                raise CorpusError(
-                    f"domain {domain!r} has no track for {split}: give it at least two usable "
-                    f"recordings; {out / SKIPPED} says what was left out and why"
-                )
+def _check_domains(domains: set[str], tracks: list[Track], out: Path) -> None:
+    have = {(track.domain, track.split) for track in tracks}
+    for domain, split in product(sorted(domains), ("train", "val")):
+        if (domain, split) not in have:
+            raise CorpusError(
+                f"domain {domain!r} has no track for {split}: give it at least two usable "
+                f"recordings; {out / SKIPPED} says what was left out and why"
+            )

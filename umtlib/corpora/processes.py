@@ -22,18 +22,8 @@ def each(
 ) -> Iterator[Made]:
     """Yield what `work` makes of each item, in their order.
 
-    Parameters
-    ----------
-    work : callable
-        It, the items and its results are pickled.
-    workers : int, optional
-        Processes; by default one per CPU, shared by the shards of one machine. With 0 or 1 the work
-        is done in this process.
-
-    Raises
-    ------
-    CorpusError
-        If a process ends before its work.
+    It is done in so many processes, by default one per CPU, shared by the shards of one machine;
+    with 0 or 1 in this one. A process that ends before its work raises a CorpusError.
     """
     if workers is None:
         workers = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))

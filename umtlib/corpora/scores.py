@@ -74,43 +74,24 @@ _DYNAMICS = {"ppp": -24, "pp": -18, "p": -10, "mp": -4, "mf": 0, "f": 9, "ff": 1
 
 @dataclass(frozen=True)
 class Score:
-    """A piece as lines of notes.
+    """A piece as lines of notes, one per part, highest first.
 
-    Attributes
-    ----------
-    piece : str
-        Name in music21's corpus, without suffix: ``"bach/bwv66.6"``.
-    collection : str
-        A key of `COLLECTIONS`.
-    title, composer, licence : str
-        As far as known.
-    lines : list of lists
-        One list per part, highest first; a note is ``(onset, duration, pitch, dynamic)``: quarter
-        notes from the start, quarter notes, MIDI number, and an offset of the MIDI velocity.
-    tempi : list of (float, float)
-        Onset in quarter notes and quarter notes a minute, the first at 0.
-    split : str
-        ``"train"``, ``"val"`` or ``"test"``; the same in every domain.
+    A note is ``(onset, duration, pitch, dynamic)``: quarter notes from the start, quarter notes,
+    MIDI number, and an offset of the MIDI velocity.
     """
 
-    piece: str
-    collection: str
+    piece: str  # its name in music21's corpus, without suffix: "bach/bwv66.6"
+    collection: str  # a key of `COLLECTIONS`
     title: str
     composer: str
     licence: str
     lines: list
-    tempi: list
-    split: str = ""
+    tempi: list  # onset in quarter notes and quarter notes a minute, the first at 0
+    split: str = ""  # "train", "val" or "test", the same in every domain
 
 
 def corpus_root() -> Path:
-    """Return music21's corpus folder.
-
-    Raises
-    ------
-    CorpusError
-        If music21 is not installed.
-    """
+    """Return music21's corpus folder, or raise CorpusError if music21 is not installed."""
     try:
         from music21 import common
     except ImportError as error:
@@ -139,10 +120,7 @@ def _files(root: Path, collection: str) -> list[str]:
 def read_score(root: Path, collection: str, file: str, cache: Path) -> Score:
     """Read one score, through a cache of plain JSON: music21 needs seconds for a quartet.
 
-    Raises
-    ------
-    CorpusError
-        If music21 cannot read the file or it holds no notes.
+    What it cannot read, or what holds no notes, raises a CorpusError.
     """
     cached = cache / (file.replace("/", "-") + ".json")
     if cached.is_file():

@@ -56,8 +56,6 @@ def build(
 
     Parameters
     ----------
-    seed : int
-        Everything that is drawn follows from it.
     workers : int, optional
         Processes, see `processes.each`; the result does not depend on it.
     mini : bool
@@ -108,12 +106,9 @@ def _all(work: Callable, items: list, workers: int | None, stage: str, tell: Pro
 
 
 def read_scores(out: Path, workers: int | None, tell: Progress) -> tuple[list[Score], list[dict]]:
-    """Read what can be read, cached below ``out``; also return what cannot, and why.
+    """Read what can be read; also return what cannot, and why.
 
-    Raises
-    ------
-    CorpusError
-        If ``out`` cannot be written to.
+    They are cached below ``out``; if that cannot be written to, it raises a CorpusError.
     """
     root, cache = score_library.corpus_root(), out / ".cache" / f"music21-{version('music21')}"
     try:
@@ -122,8 +117,8 @@ def read_scores(out: Path, workers: int | None, tell: Progress) -> tuple[list[Sc
         raise CorpusError(f"cannot write to {out}: {error}; choose another folder") from error
     files, skipped = score_library.find_scores(root)
     results = _all(partial(_try_score, root, cache), files, workers, "scores", tell)
-    scores = [r for r in results if isinstance(r, Score)]
-    skipped += [r for r in results if isinstance(r, dict)]
+    scores = [one for one in results if isinstance(one, Score)]
+    skipped += [one for one in results if isinstance(one, dict)]
     splits = score_library.assign_splits(scores)
     return [replace(score, split=splits[score.piece]) for score in scores], skipped
 

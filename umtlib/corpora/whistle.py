@@ -1,18 +1,11 @@
 """A synthesised whistle: a timbre in none of the domains, made from nothing but arithmetic."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import soundfile
 from scipy.signal import butter, lfilter, sosfilt
 
 from umtlib.audio import SAMPLE_RATE
-
-# Beethoven, Ode to Joy, first phrase: (MIDI pitch, quarter notes).
-ODE_TO_JOY = [(n, 1.0) for n in (81, 81, 82, 84, 84, 82, 81, 79, 77, 77, 79, 81)]
-ODE_TO_JOY += [(81, 1.5), (79, 0.5), (79, 2.0)]
 
 
 def whistle(
@@ -24,8 +17,6 @@ def whistle(
     ----------
     notes : sequence of (onset, offset, pitch)
         Seconds and MIDI numbers, one note at a time.
-    seconds : float
-        Duration of the result.
     rng : numpy.random.Generator
         Draws the deviations from a perfect tone.
 
@@ -62,22 +53,3 @@ def _contours(notes, t: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarra
 def _smooth(values: np.ndarray, seconds: float, start: float = 0.0) -> np.ndarray:
     keep = np.exp(-1 / (seconds * SAMPLE_RATE))
     return lfilter([1 - keep], [1, -keep], values, zi=[keep * start])[0]
-
-
-def write_example(folder: Path, *, seed: int = 0) -> None:
-    """Write ``whistle.wav`` (16 kHz, mono, 16 bit) and ``whistle.json`` with its notes."""
-    notes, onset, beat = [], 0.15, 0.36
-    for pitch, quarters in ODE_TO_JOY:
-        notes.append([round(onset, 3), round(onset + quarters * beat - 0.035, 3), pitch])
-        onset += quarters * beat
-    samples = whistle(notes, onset + 0.15, np.random.default_rng(seed))
-    samples *= 0.5 / np.abs(samples).max()
-    folder.mkdir(parents=True, exist_ok=True)
-    pcm = np.rint(samples * 32767).astype(np.int16)
-    soundfile.write(folder / "whistle.wav", pcm, SAMPLE_RATE, subtype="PCM_16")
-    song = {"title": "Ode to Joy (Beethoven), synthesised whistle", "notes": notes}
-    (folder / "whistle.json").write_text(json.dumps(song) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    write_example(Path("data/examples"))
