@@ -188,7 +188,7 @@ def charts(lines: Sequence[Mapping], best: float | None = None) -> str:
         if mean:
             values = [sum(value.values()) / len(value) for value in values]
         steps = [line["step"] for line in rows]
-        return steps + steps[-1:], values + values[-1:]  # of two points it would be a yardstick
+        return steps + steps[-1:] * 2, values + values[-1:] * 2  # two points would be a yardstick
 
     def level(height: float) -> Curve:
         return [0, lines[-1]["step"]], [height, height]

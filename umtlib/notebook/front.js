@@ -282,7 +282,8 @@ function player(model, { blind = false, label = "sounds" } = {}) {
         jump(to);
       }
     };
-    const title = h("label", { className: "umt-title" }, radio, ` ${number + 1}. ${sound.title}`);
+    const words = sound.title.split(/(?<=_)/).flatMap((part) => [part, h("wbr")]);
+    const title = h("label", { className: "umt-title" }, radio, h("span", {}, `${number + 1}. `, ...words));
     return { lane: h("div", { className: "umt-lane" }, title, view), radio, picture };
   }
 
