@@ -26,6 +26,7 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 nb_execution_mode = "off"
 html_theme = "furo"
+pygments_dark_style = "monokai"
 html_copy_source = html_show_sourcelink = html_show_sphinx = html_show_copyright = False
 html_math_renderer = "mathml"
 html_theme_options = {"navigation_with_keys": True}

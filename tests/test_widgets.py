@@ -1,8 +1,11 @@
 """The kernel's side of the widgets; their page is tried in ``tests/browser``."""
 
+import functools
 import io
 import math
 import os
+import signal
+import threading
 import time
 
 import nbformat
@@ -235,6 +238,11 @@ def test_training_is_started_stopped_and_gone_on_with(corpus, tmp_path):
     view = following.TrainingView(tmp_path / "run", corpus, ["--preset", "tiny", "--steps", "9999"])
     said_to(view, do="start")
     assert os.getpgid(view._process.pid) != os.getpgid(0), "the kernel's interrupts would stop it"
+    interrupt = functools.partial(signal.pthread_kill, threading.get_ident(), signal.SIGINT)
+    threading.Timer(0.5, interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        view.wait()
+    assert view._follower.is_alive(), "the cell was interrupted, not the training"
     until(view.out.exists, 300)
     said_to(view, do="stop")
     view.wait()

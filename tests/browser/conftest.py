@@ -194,10 +194,12 @@ class Page:
         return self.browser.find_elements("css selector", selector)
 
     def find(self, selector, holds=lambda element: element.is_displayed()):
-        return until(
-            lambda: next((element for element in self.all(selector) if holds(element)), None),
-            selector,
-        )
+        """Wait for an element; what is far off the screen is not displayed."""
+
+        def found():
+            return next((e for e in self.all(selector) if holds(self.show(e))), None)
+
+        return until(found, selector)
 
     def command(self, name, **arguments):
         """Do what one of JupyterLab's menus does."""
@@ -205,15 +207,8 @@ class Page:
 
     def click(self, name, where=".umt"):
         """Click the first button that has this name."""
-
-        def clicked():
-            buttons = self.all(f"{where} button[aria-label='{name}']")
-            for button in [b for b in buttons if b.is_displayed()][:1]:
-                self.show(button)
-                button.click()
-                return True
-
-        until(clicked, f"the button {name}")
+        button = f"{where} button[aria-label='{name}']"
+        until(lambda: self.find(button).click() or True, f"the button {name}")
 
     def show(self, element):
         self.script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
@@ -221,7 +216,7 @@ class Page:
 
     def player(self, sounds, where=".umt"):
         """Wait for a player of so many sounds."""
-        return self.show(self.find(f"{where} .umt-player[data-sounds='{sounds}']"))
+        return self.find(f"{where} .umt-player[data-sounds='{sounds}']")
 
     def jump(self, player, share):
         """Click where this share of the sounds has been played."""
@@ -251,11 +246,7 @@ class Page:
 
     def says(self, words, where="body"):
         """Wait until the page says something."""
-        try:
-            until(lambda: words in self.text(where), words)
-        except AssertionError:
-            self.picture("missed")
-            raise
+        until(lambda: words in self.text(where), words)
 
     def is_well(self):
         """Assert that the console is quiet, and that all that is used has a name to be read out.
@@ -310,8 +301,9 @@ def position(player):
 
 
 @pytest.fixture
-def page(browser, server):
+def page(browser, server, request):
     browser.get_log("browser")
     page = Page(browser, server)
     yield page
+    page.picture(f"{request.node.name}-end")
     page.script(f"{SESSION}?.shutdown()")

@@ -29,7 +29,7 @@ def choose(page, wanted):
 def test_quickstart(page):
     page.course("01_quickstart")
     assert page.run() == []
-    page.switch(page.show(page.find(f"{PLAYER} [data-sounds]")), 2)
+    page.switch(page.find(f"{PLAYER} [data-sounds]"), 2)
     record(page, RECORDER)
     record(page, TRANSLATOR)
     choose(page, ["bach_organ"])
@@ -59,7 +59,7 @@ def test_six_domains(page):
     page.find(f"{TRAINING} button[aria-label='go on']")
     assert page.run() == []
     page.says("step 420 of 420", TRAINING)
-    page.show(page.find(f"{TRAINING} svg"))
+    page.find(f"{TRAINING} svg")
     page.picture("six-domains")
     page.is_well()
 
@@ -67,7 +67,7 @@ def test_six_domains(page):
 def test_translation(page):
     page.course("07_translation")
     assert page.run() == []
-    page.switch(page.show(page.find(f"{PLAYER} [data-sounds]")), 3)
+    page.switch(page.find(f"{PLAYER} [data-sounds]"), 3)
     page.find(f"{TRANSLATOR} input[type=file]").send_keys(str(WHISTLE))
     page.says("whistle.wav: 6.1 s", TRANSLATOR)
     choose(page, SIX_DOMAINS)

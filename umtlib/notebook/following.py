@@ -96,8 +96,10 @@ class TrainingView(Front):
 
     def wait(self) -> None:
         """Wait until the run has ended or was stopped."""
-        if self._follower:
-            self._follower.join()
+        # Not by `join`: one that is interrupted takes the thread for dead before Python 3.13, and
+        # then the kernel closes what it sends by.
+        while self._follower and self._follower.is_alive():
+            time.sleep(0.1)
 
     def _follow(self) -> None:
         while self._process.poll() is None:
