@@ -2,7 +2,7 @@
 
 ::
 
-    python docs/card.py publish RUN   # a run's newest checkpoint becomes the shipped model
+    python docs/card.py publish RUN [MORE]  # the newest checkpoint becomes the shipped model
     umt evaluate --model six-domains-small --data data/mini --out report
     python docs/card.py keep report   # what is small of it goes to docs/report
     python docs/card.py
@@ -18,15 +18,18 @@ import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from PIL import Image
 
-from umtlib import checkpoint
+from umtlib import checkpoint, runs
 from umtlib.config import SIX_DOMAINS
 from umtlib.evaluation.report import METRICS, means
 from umtlib.evaluation.tables import markdown, write_csv
+from umtlib.files import read_json
+from umtlib.small.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "docs" / "report"
@@ -64,23 +67,31 @@ def read(path: Path, numbers: Iterable[str]) -> list[dict]:
     ]
 
 
-def publish(run: Path) -> None:
-    """Make the run's newest checkpoint the shipped model, and keep what its log says at last."""
-    newest = checkpoint.newest(run)
+def publish(*folders: Path) -> None:
+    """Make a run's newest checkpoint the shipped model, and keep what its log says.
+
+    Several runs, of which each began with the weights of the one before, count as one.
+    """
+    steps, seconds, settings, reports, usual = 0, 0.0, [], [], asdict(Recipe())
+    names = ("stage", "spectra", "events", "classifier", "reconstruction")
+    for folder in folders:
+        newest = checkpoint.newest(folder)
+        lines = [json.loads(line) for line in (folder / runs.LOG).read_text("utf-8").splitlines()]
+        reports += [
+            {"step": steps + line["step"]} | {name: line[name] for name in names if name in line}
+            for line in lines
+            if "bad" in line
+        ]
+        asked, progress = (read_json(newest / name) for name in (runs.TRAINING, runs.PROGRESS))
+        settings.append({name: asked[name] for name in usual if asked[name] != usual[name]})
+        steps, seconds = steps + progress["step"], seconds + progress["seconds"]
     if MODEL.exists():
         shutil.rmtree(MODEL)
     checkpoint.save(checkpoint.load(newest), MODEL, torch.int8)  # for a small clone
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()]
-    progress = json.loads((newest / "progress.json").read_text("utf-8"))
     last = [line for line in lines if "nats" in line][-1]
     kept = {name: last[name] for name in ("nats", "nats_wrong_latent", "accuracy")}
-    reports = [line for line in lines if "bad" in line]
-    names = ("step", "stage", "spectra", "events", "classifier", "reconstruction")
-    kept["log"] = [
-        {name: line[name] for name in names if name in line}
-        for line in reports[:: max(1, len(reports) // POINTS)]
-    ]
-    summary = {"steps": progress["step"], "seconds": progress["seconds"]} | kept
+    kept["log"] = reports[:: max(1, len(reports) // POINTS)]
+    summary = {"steps": steps, "seconds": seconds, "settings": settings} | kept
     TRAINING.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 
@@ -212,6 +223,10 @@ No recordings, no parallel data, no scores in training. **Terms:** MIT, as the p
 
 **Trained:** from nothing on a CPU, {training["steps"]:,} steps in {training["seconds"] / 60:.0f} minutes. What was tried on the way: `docs/experiments.md`.
 
+```
+{commands(training["settings"])}
+```
+
 ## Held-out losses at the end
 
 Nats per sample, in float32; "wrong latent": with the latent of another segment.
@@ -237,6 +252,17 @@ has seen. The latent does not say all of the notes and still says something of t
 """
 
 
+def commands(settings: Iterable[Mapping]) -> str:
+    """Return the commands that train the model: one for each run's settings."""
+    text = []
+    for number, own in enumerate(settings, 1):
+        options = [f"--start-from runs/{number - 1}"] if number > 1 else []
+        options += [f"--set {name}={value}" for name, value in own.items()]
+        out = f"umt train --preset small --data corpora/six-domains --out runs/{number}"
+        text.append(" ".join([out, *options]))
+    return "\n".join(text)
+
+
 if __name__ == "__main__":
     verbs = {"publish": publish, "keep": keep}
-    verbs[sys.argv[1]](Path(sys.argv[2])) if sys.argv[1:] else main()
+    verbs[sys.argv[1]](*map(Path, sys.argv[2:])) if sys.argv[1:] else main()

@@ -97,6 +97,20 @@ def test_each_stage_trains_its_parts(corpus):
         now.advance()
 
 
+def test_without_a_shared_stage_each_goes_on_with_its_own_wavenet(corpus, monkeypatch):
+    now = started(corpus, tiny(recipe=replace(SHORT, first=0, game=0, again=0, shared=0)))
+    settled, before = [], weights(now.model.decoders["flute"])
+    monkeypatch.setattr(painting, "settle", settled.append)
+    assert changed(now) == ("own", {"flute.wavenet"})
+    assert changed(now, 3) == ("own", WAVENETS) and settled == [now]
+    drum = weights(now.model.decoders["drum"])
+    near = [
+        (drum - one).abs().mean()
+        for one in (weights(started(corpus, tiny()).model.decoders["drum"]), before)
+    ]
+    assert near[0] < near[1] / 2  # than the flute's, of which it would be a copy
+
+
 @contextmanager
 def stopped_at(step):
     """A run is told to stop, as by a scheduler, in the middle of a step."""

@@ -43,7 +43,8 @@ class Recipe:
     first, again : int
         Steps of each domain's frame model, before and after the game.
     game, shared, own : int
-        Steps of the game, of the shared WaveNet, and of all WaveNets on their own together.
+        Steps of the game, of the shared WaveNet, and of all WaveNets on their own together. If
+        none are shared, each WaveNet goes on from the weights of the model that it begins with.
     segments : int
         Segments of 3.2 s of each domain that frame models learn from; a third the first time.
     only : str

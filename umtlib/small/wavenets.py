@@ -39,9 +39,9 @@ def step(state: State, stage: str, number: int, length: int) -> dict[str, float 
     dict
         ``reconstruction``: nats per sample; ``bad`` as there.
     """
-    if number == 0 and stage == "shared":
+    if number == 0 and stage == ("shared" if state.config.shared else "own"):
         painting.settle(state)
-    if number == 0 and stage == "own":
+    if number == 0 and stage == "own" and state.config.shared:
         state.unshare()
     turn, window = divmod(number, TAKEN)
     name = state.domains[turn % len(state.domains)]
