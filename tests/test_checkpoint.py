@@ -1,12 +1,13 @@
 """A model folder is complete and verified, or it is not there."""
 
-import json
+import math
+import os
 
 import pytest
 import torch
 
 from umtlib import checkpoint
-from umtlib.config import preset
+from umtlib.config import preset, to_json
 from umtlib.errors import CheckpointError
 from umtlib.translator import build
 
@@ -56,27 +57,48 @@ def test_integers_quarter_the_file_and_are_right_to_half_a_unit(model, tmp_path)
         assert (error <= rows.amax(dim=1, keepdim=True) / 253).all(), name  # 254 half units
 
 
-@pytest.mark.parametrize("name, damage", [
-    (checkpoint.WEIGHTS, "truncate"), (checkpoint.WEIGHTS, "flip"), (checkpoint.CONFIG, "remove"),
-])  # fmt: skip
-def test_damage_is_refused_by_name(model, tmp_path, name, damage):
-    checkpoint.save(model, tmp_path / "m")
-    path = tmp_path / "m" / name
+def refused(path, words):
+    with pytest.raises(CheckpointError, match=words) as caught:
+        checkpoint.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def flip(path):
     content = bytearray(path.read_bytes())
-    if damage == "remove":
-        path.unlink()
-    else:
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content[:-1] if damage == "truncate" else content)
-    with pytest.raises(CheckpointError, match=name):
-        checkpoint.load(tmp_path / "m")
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
 
 
-def test_weights_that_do_not_fit_are_refused(model, tmp_path):
-    files = {checkpoint.CONFIG: json.dumps({"domains": ["a"]}).encode()}
-    checkpoint.write(tmp_path / "m", files | {checkpoint.WEIGHTS: model.state_dict()})
-    with pytest.raises(CheckpointError, match="do not fit"):
-        checkpoint.load(tmp_path / "m")
+def instead(make):
+    return lambda path: (path.unlink(), make(path))
+
+
+@pytest.mark.parametrize("name, damage, words", [
+    (checkpoint.WEIGHTS, lambda path: os.truncate(path, 100), "model.safetensors is truncated"),
+    (checkpoint.WEIGHTS, flip, "model.safetensors is truncated or altered"),
+    (checkpoint.WEIGHTS, instead(os.mkfifo), "model.safetensors is missing or cannot"),
+    (checkpoint.CONFIG, os.remove, "config.json is missing or cannot be read"),
+    (checkpoint.CHECKSUMS, instead(lambda path: path.symlink_to("/dev/zero")), "sums.json is mis"),
+    (checkpoint.CHECKSUMS, lambda path: path.write_text("[1]"), "checksums.json is missing or"),
+    (checkpoint.CHECKSUMS, lambda path: path.write_text("{}"), "config.json is truncated or alt"),
+])  # fmt: skip
+def test_damage_is_refused_by_name(model, tmp_path, name, damage, words):
+    checkpoint.save(model, tmp_path / "m")
+    damage(tmp_path / "m" / name)
+    refused(tmp_path / "m", words)
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda x: x * math.nan, "NaN"), (lambda x: x / 0, "infinity"), (lambda x: x * 1j, "complex"),
+    (lambda x: x.long(), "int64"), (lambda x: x.to(torch.int8), "int8"),
+    (lambda x: x[:1], "do not fit"),
+])  # fmt: skip
+def test_weights_are_finite_real_numbers(model, tmp_path, change, words):
+    name = "encoder.project.weight"
+    weights = model.state_dict() | {name: change(model.state_dict()[name])}
+    files = {checkpoint.CONFIG: to_json(model.config).encode(), checkpoint.WEIGHTS: weights}
+    checkpoint.write(tmp_path / "m", files)
+    refused(tmp_path / "m", words)
 
 
 def test_unknown_model_names_those_that_ship():

@@ -245,17 +245,6 @@ def test_train_with_changed_settings(umt, work, corpus):
     assert_refused(umt(*command, "--resume"), "another configuration")
 
 
-def test_interrupt(translate, monkeypatch):
-    good()
-
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(translation, "pieces", interrupt)
-    status, printed, complaint = translate("in.wav")
-    assert status == 130 and "Traceback" not in printed + complaint
-
-
 # As a process of its own
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from conftest import assert_refused, tone
+from conftest import tone
 from umtlib import audio
 from umtlib.corpora import folders
 from umtlib.corpora.corpus import SKIPPED, Corpus
@@ -174,14 +174,6 @@ def test_it_is_refused_by_name(tmp_path, name):
     with pytest.raises(AudioError, match=words) as caught:
         audio.read(tmp_path / name)
     assert name in str(caught.value) and "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["nan.wav", "pipe.wav", "adpcm.wav"])
-def test_umt_refuses_it_in_one_line(umt, blink_folder, tmp_path, name):
-    REFUSED[name][0](tmp_path / name)
-    out = tmp_path / "out"
-    refused = umt("translate", tmp_path / name, "--model", blink_folder, "--out", out)
-    assert_refused(refused, name, out=out)
 
 
 def test_umt_translates_them(umt, blink_folder, tmp_path):

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 import soundfile
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,14 +78,6 @@ def test_any_json_is_a_configuration_or_refused(tmp_path_factory, pair):
 
 
 @EACH
-@given(st.sampled_from([item.name for item in dataclasses.fields(TrainingConfig)]) | st.text(),
-       VALUES.map(json.dumps) | st.text())  # fmt: skip
-def test_any_setting(name, value):
-    with contextlib.suppress(ConfigError):
-        config.changed(config.preset("tiny"), [f"{name}={value}"])
-
-
-@EACH
 @given(text_of(VALUES | st.fixed_dictionaries(
     {"domain": VALUES, "split": st.just("train"), "file": VALUES, "seconds": VALUES,
      "sha256": st.just("x"), "id": st.just("x"), "notes": VALUES})))  # fmt: skip
@@ -134,53 +125,6 @@ def test_no_line_of_a_log_is_invalid(tmp_path):
     path.write_bytes(b'{"step": 2}\n\xff\n{"step": NaN}\n{"step": 4}\n{"step": 1}')
     log.Log(path, run, 0.0, None)
     assert path.read_bytes() == b'{"step": 2}\n'
-
-
-# Model folders
-
-
-def forged(folder, model, checksums=None, **content):
-    """A model folder that keeps its own word, with some files replaced."""
-    mine = {checkpoint.CONFIG: config.to_json(model.config).encode()}
-    checkpoint.write(folder, mine | {checkpoint.WEIGHTS: model.state_dict()} | content)
-    if checksums:
-        (folder / checkpoint.CHECKSUMS).write_text(checksums)
-    return folder
-
-
-def refused(path, words):
-    with pytest.raises(CheckpointError, match=words) as caught:
-        checkpoint.load(path)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("sums, words", [
-    ("{}", "config.json is truncated or altered"), ("[1]", "checksums.json is missing or cannot"),
-    ("{", "checksums.json is missing or cannot"), ('{"config.json": 3}', "config.json is trunc"),
-])  # fmt: skip
-def test_checksums_name_what_is_there(blink_model, tmp_path, sums, words):
-    refused(forged(tmp_path / "m", blink_model, sums), words)
-
-
-@pytest.mark.parametrize("change, words", [
-    (lambda x: x * math.nan, "NaN"), (lambda x: x / 0, "infinity"), (lambda x: x * 1j, "complex"),
-    (lambda x: x.long(), "int64"), (lambda x: x.to(torch.int8), "int8"),
-    (lambda x: x[:1], "do not fit"),
-])  # fmt: skip
-def test_weights_are_finite_real_numbers(blink_model, tmp_path, change, words):
-    name = "encoder.project.weight"
-    weights = blink_model.state_dict()
-    weights[name] = change(weights[name])
-    refused(forged(tmp_path / "m", blink_model, **{checkpoint.WEIGHTS: weights}), words)
-
-
-@pytest.mark.parametrize("name", [checkpoint.WEIGHTS, checkpoint.CHECKSUMS])
-@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
-def test_a_file_must_be_a_file(blink_model, tmp_path, name, make):
-    path = forged(tmp_path / "m", blink_model) / name
-    path.unlink()
-    make(path)
-    refused(tmp_path / "m", name)
 
 
 # Command lines

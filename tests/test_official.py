@@ -202,20 +202,6 @@ def test_the_command_refuses_in_one_line(umt, tmp_path):
     assert not (tmp_path / "trap").exists()
 
 
-def test_every_backend_generates_from_it(tmp_path):
-    write(tmp_path / "w", 14)
-    model = official.load_official(tmp_path / "w")
-    generator = torch.Generator().manual_seed(0)
-    latent = model.encode(torch.randint(256, (1, 4 * POOL), generator=generator))
-    uniforms = torch.rand(1, 4 * POOL, generator=generator)
-    decoder = model.decoders[model.domains[1]]
-    wanted = generation.generate(decoder, latent, uniforms=uniforms, backend="reference")
-    here = [name for name in generation.BACKENDS if name != "cuda" or torch.cuda.is_available()]
-    for backend in here:
-        found = generation.generate(decoder, latent, uniforms=uniforms, backend=backend)
-        assert torch.equal(found, wanted), backend
-
-
 def test_generation_reaches_back_over_the_largest_dilation(tmp_path):
     files = write(tmp_path / "w", 14)
     model = official.load_official(tmp_path / "w")
