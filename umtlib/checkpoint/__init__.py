@@ -77,17 +77,10 @@ def load(model: str | os.PathLike = "six-domains-small") -> MusicTranslator:
 def save(
     model: MusicTranslator, folder: str | os.PathLike, dtype: torch.dtype | None = None
 ) -> None:
-    """Write a translator to a model folder.
+    """Write a translator to a model folder, which must not exist yet.
 
-    Parameters
-    ----------
-    model : MusicTranslator
-        Its weights are written as they are.
-    folder : path
-        Must not exist yet.
-    dtype : torch.dtype, optional
-        ``torch.float16`` halves the file, ``torch.int8`` halves it again: a matrix is then kept as
-        8-bit integers, each row in units of its own.
+    With the ``dtype`` ``torch.float16`` the file has half the size, with ``torch.int8`` a quarter:
+    a matrix is then kept as 8-bit integers, each row in units of its own.
 
     Raises
     ------

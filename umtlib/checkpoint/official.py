@@ -48,11 +48,6 @@ def load_official(
     weights : {"last", "best"}
         Which files; the authors' own script samples from the last ones.
 
-    Returns
-    -------
-    MusicTranslator
-        In evaluation mode, on the CPU, float32; it carries the authors' mu-law pair.
-
     Raises
     ------
     CheckpointError

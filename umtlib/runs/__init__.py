@@ -131,12 +131,8 @@ def train(
 
     Parameters
     ----------
-    data : path
-        A corpus folder that has every domain of the preset's model.
-    out : path
-        The run's folder.
-    preset : Preset
-        Model and training configuration.
+    data, out : path
+        A corpus that has every domain of the preset's model; the run's folder.
     steps : int, optional
         Steps in all, those before an interruption included. The recipe of ``small`` has a length
         of its own, and with another every stage is made longer or shorter.
@@ -144,8 +140,6 @@ def train(
         Go on from the newest intact checkpoint in ``out``, if there is one.
     workers : int
         Processes that prepare batches; the result does not depend on it.
-    device : str
-        See `umtlib.machine.devices.device`.
     initial : MusicTranslator, optional
         Weights to start a new run from; by default random ones, by the preset's seed.
     on_report : callable, optional
