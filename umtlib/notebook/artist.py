@@ -28,12 +28,13 @@ def hired() -> Iterator[Executor]:
 
 
 def _sit_down() -> None:
-    gc.disable()  # there is no garbage, and looking for it takes long
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of which the other process tells
     os.environ["OMP_NUM_THREADS"] = "1"  # numpy's would spin, where the kernel's have work to do
+    gc.disable()  # while modules are imported there is no garbage, and to look for it takes long
     from umtlib.notebook import plots
 
     plots.kernels()
+    gc.enable()
 
 
 def look(name: str, waveform: Any) -> None:
