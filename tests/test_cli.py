@@ -162,12 +162,12 @@ def good(*names):
 
 REFUSED = {  # what is made, what is then asked for, what the complaint says
     "no file": (lambda: None, ["nothing.wav"], ["nothing.wav", "No such file"]),
-    "empty": (lambda: Path("in.wav").touch(), ["in.wav"], ["in.wav", "empty"]),
+    "empty": (lambda: Path("in.wav").touch(), ["in.wav"], ["in.wav", "convert"]),
     "NaN": (lambda: soundfile.write("in.wav", np.r_[tone(), np.nan], 16_000, "FLOAT"),
             ["in.wav"], ["in.wav", "NaN"]),
     "text": (lambda: Path("in.wav").write_text("This is no audio.\n" * 500), ["in.wav"],
              ["in.wav", "convert"]),
-    "a folder": (lambda: os.mkdir("in.wav"), ["in.wav"], ["in.wav", "folder"]),
+    "a folder": (lambda: os.mkdir("in.wav"), ["in.wav"], ["in.wav", "regular file"]),
     "a device": (lambda: None, [os.devnull], ["regular file"]),
     "output below a file": (good, ["in.wav", "--out", "in.wav/out"], ["in.wav/out"]),
     "output in place of a file": (good, ["in.wav", "--out", "in.wav"], ["in.wav", "File exists"]),
