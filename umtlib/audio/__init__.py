@@ -68,16 +68,8 @@ def read(path: str | os.PathLike) -> np.ndarray:
 def stream(path: str | os.PathLike) -> Iterator[np.ndarray]:
     """Do what `read` does, block by block, for files that are longer than the memory allows.
 
-    Yields
-    ------
-    np.ndarray
-        float32, shape (block,), finite; joined, they are what `read` returns, except that nothing
-        is scaled down to a peak of 1.
-
-    Raises
-    ------
-    AudioError
-        As `read`, where reading has got to what is wrong.
+    Joined, the blocks are what `read` returns, except that nothing is scaled down to a peak of 1.
+    It raises AudioError where reading has got to what is wrong.
     """
     path = Path(path)
     try:
@@ -97,26 +89,8 @@ def stream(path: str | os.PathLike) -> Iterator[np.ndarray]:
 class Recording:
     """What `stream` yields of a file, brought to `level`: decoded to be kept on the disk.
 
-    Parameters
-    ----------
-    path : path
-        The recording.
-    kept : file
-        Such as a `tempfile.TemporaryFile`; 64 KB per second are appended.
-
-    Attributes
-    ----------
-    samples : int
-        At 16 kHz.
-    span : float
-        From the lowest sample to the highest, in the liveliest block, before it is levelled.
-
-    Raises
-    ------
-    AudioError
-        As `read`.
-    OSError
-        If there is no room to keep it.
+    64 KB per second are appended to ``kept``, such as a `tempfile.TemporaryFile`. ``span`` is
+    from the lowest sample to the highest, in the liveliest block, before it is levelled.
     """
 
     def __init__(self, path: str | os.PathLike, kept: BinaryIO):
@@ -180,8 +154,6 @@ def write(path: str | os.PathLike, waveform: np.ndarray) -> None:
 
     Parameters
     ----------
-    path : path
-        Its folder must be there.
     waveform : np.ndarray
         Floats in [-1, 1], shape (T,); beyond is clipped.
 
@@ -198,10 +170,7 @@ def write(path: str | os.PathLike, waveform: np.ndarray) -> None:
 def writing(path: str | os.PathLike) -> Iterator[Callable[[np.ndarray], None]]:
     """Do what `write` does, piece by piece: gives a function that takes the next piece.
 
-    Raises
-    ------
-    AudioError
-        As `write`. Whatever is raised inside, no file is left.
+    It raises AudioError as `write` does. Whatever is raised inside, no file is left.
     """
 
     def put(waveform: np.ndarray) -> None:
@@ -219,13 +188,7 @@ def writing(path: str | os.PathLike) -> Iterator[Callable[[np.ndarray], None]]:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Do what `files.replacing` does, for audio.
-
-    Raises
-    ------
-    AudioError
-        If the folder or the file cannot be written.
-    """
+    """Do what `files.replacing` does, and raise AudioError if the file cannot be written."""
     try:
         with files.replacing(path) as part:
             yield part

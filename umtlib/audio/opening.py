@@ -32,12 +32,8 @@ def native(path: str | os.PathLike) -> str | bytes:
 def opened(path: Path) -> Iterator[tuple[soundfile.SoundFile, float]]:
     """Open a file; also give the number of frames that its header promises.
 
-    Raises
-    ------
-    AudioError
-        If it cannot be read, or its codec is none that is decoded here.
-    soundfile.LibsndfileError, TypeError
-        If it is no audio.
+    What cannot be read, or has a codec that is not decoded here, raises AudioError; what is no
+    audio raises what soundfile does.
     """
     try:
         files.open_regular(path).close()  # a pipe would be waited for

@@ -25,14 +25,7 @@ _KEPT_BY_PROGRAMS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@
 
 
 def build(domains: Mapping[str, str | os.PathLike], out: str | os.PathLike, **settings) -> Summary:
-    """Make a corpus of folders of recordings.
-
-    Parameters
-    ----------
-    domains : mapping
-        A folder for each domain's name.
-    **settings
-        ``workers``, ``shard`` and ``progress`` of `prepare`.
+    """Make a corpus of a folder of recordings for each domain; settings are those of `prepare`.
 
     Raises
     ------

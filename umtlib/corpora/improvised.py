@@ -27,22 +27,20 @@ KINDS = tuple(_RULES)
 def improvise(
     kind: str, rng: np.random.Generator, seconds: float = 5.0
 ) -> tuple[np.ndarray, list[Note]]:
-    """Improvise an excerpt.
+    """Improvise an excerpt; the generator chooses key, tune and all that makes it another one.
 
     Parameters
     ----------
     kind : str
         ``"swing"``: a reed over a walking bass; ``"guitar"``: distorted riffs in fifths;
         ``"chinese"``: a plucked zither, five notes to the octave.
-    rng : numpy.random.Generator
-        Chooses key, tune and all that makes one excerpt differ from another.
 
     Returns
     -------
     waveform : np.ndarray
         float32 in [-1, 1], 16 kHz, shape (T,).
-    notes : list of (onset, offset, pitch)
-        In seconds and MIDI numbers, by onset.
+    notes : list of Note
+        By onset.
     """
     mixed = np.zeros(round(seconds * SAMPLE_RATE))
     notes = sorted(_tune(kind, rng, seconds))

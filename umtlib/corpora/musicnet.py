@@ -54,10 +54,9 @@ def build(
     folder : path
         With ``musicnet_metadata.csv``, ``train_data`` and ``test_data``.
     domains : mapping
-        For each domain's name an expression that chooses its recordings; see `selector`. By
-        default the authors' six.
+        For each domain's name an expression that chooses its recordings; see `selector`.
     **settings
-        ``workers``, ``shard`` and ``progress`` of `prepare`.
+        Of `prepare`.
 
     Raises
     ------
@@ -81,10 +80,7 @@ def build(
 def read_metadata(path: Path) -> list[dict]:
     """Return the recordings of a ``musicnet_metadata.csv``; ``id`` and ``seconds`` as numbers.
 
-    Raises
-    ------
-    CorpusError
-        If the file is missing or is another one.
+    Another file, or none, raises a CorpusError.
     """
     try:
         with path.open(encoding="utf-8", newline="") as lines:
@@ -97,16 +93,9 @@ def read_metadata(path: Path) -> list[dict]:
 def selector(expression: str) -> Callable[[Mapping], bool]:
     """Return a function that says whether a recording is chosen.
 
-    Parameters
-    ----------
-    expression : str
-        Comparisons (``==``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``in``, ``not in``) of the
-        columns of the metadata with texts and numbers, joined by ``and``, ``or`` and ``not``.
-
-    Raises
-    ------
-    CorpusError
-        If it is anything else; nothing in it is ever run.
+    An expression has comparisons (``==``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``in``, ``not in``)
+    of the columns of the metadata with texts and numbers, joined by ``and``, ``or`` and ``not``.
+    Anything else raises a CorpusError; nothing in it is ever run.
 
     Examples
     --------

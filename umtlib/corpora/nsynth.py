@@ -67,7 +67,7 @@ def build(
     by : {"family", "source", "instrument"}
         What is a domain.
     **settings
-        ``workers``, ``shard`` and ``progress`` of `prepare`.
+        Of `prepare`.
 
     Raises
     ------
@@ -92,13 +92,7 @@ def build(
 
 
 def read_examples(path: Path) -> list[dict]:
-    """Return the notes of an ``examples.json``, in the order of their names.
-
-    Raises
-    ------
-    CorpusError
-        If the file is another one.
-    """
+    """Return the notes of an ``examples.json``, by name; another file raises a CorpusError."""
     try:
         # Each note is stripped as it is parsed: the whole file as objects would take a gigabyte.
         notes = json.loads(path.read_text(encoding="utf-8"), object_hook=_strip)

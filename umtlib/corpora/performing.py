@@ -55,8 +55,6 @@ def perform(
 
     Parameters
     ----------
-    rng : numpy.random.Generator
-        Chooses texture, stretch, tempo, key, dynamics and all the small deviations.
     seconds : float
         Longest duration; a shorter piece is played to its end.
     texture : str, optional

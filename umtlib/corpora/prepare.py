@@ -18,7 +18,7 @@ import re
 import tempfile
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
@@ -88,7 +88,7 @@ def prepare(
     items: list[Item],
     out: str | os.PathLike,
     *,
-    left_out: Iterable[Mapping] = (),
+    left_out: Sequence[Mapping] = (),
     workers: int | None = None,
     shard: tuple[int, int] = (0, 1),
     progress: Progress | None = None,
@@ -99,12 +99,10 @@ def prepare(
     ----------
     items : list of Item
         All files, in the same order in every shard.
-    left_out : iterable of mappings
+    left_out : list of mappings
         What the caller has dropped: ``file`` and ``reason``.
-    workers : int, optional
-        Processes; see `processes.each`.
-    shard : tuple of int
-        Rank and number of the processes that share the work; see `processes.shard`.
+    workers, shard
+        See `processes.each` and `processes.shard`.
     progress : callable, optional
         Called with ``"files"``, files done and files in all, of this shard.
 
@@ -128,7 +126,7 @@ def prepare(
                 journal.write(json.dumps(entry) + "\n")
                 journal.flush()
                 tell("files", count, len(mine))
-        return _merge(items, out, list(left_out))
+        return _merge(items, out, left_out)
     except OSError as error:
         raise CorpusError(f"cannot write {out}: {error.strerror}; choose another folder") from error
 
@@ -183,7 +181,7 @@ def _without_path(message: object, item: Item) -> str:
     return readable(str(message)).replace(readable(item.path), "it")
 
 
-def _merge(items: list[Item], out: Path, left_out: list[Mapping]) -> Summary:
+def _merge(items: list[Item], out: Path, left_out: Sequence[Mapping]) -> Summary:
     """Write the manifest, if every file of every shard has a result."""
     entries = _read_journals(out)
     found = [(item, entries[item.key]) for item in items if item.key in entries]

@@ -13,17 +13,8 @@ def whistle(
 ) -> np.ndarray:
     """Whistle a melody, with glides, vibrato, breath and an uneven level.
 
-    Parameters
-    ----------
-    notes : sequence of (onset, offset, pitch)
-        Seconds and MIDI numbers, one note at a time.
-    rng : numpy.random.Generator
-        Draws the deviations from a perfect tone.
-
-    Returns
-    -------
-    float64 array, shape (16000 * seconds,)
-        16 kHz; the level is arbitrary.
+    Its notes are (onset, offset, pitch), in seconds and MIDI numbers, one at a time. The generator
+    draws the deviations from a perfect tone. The result is float64 at 16 kHz, of any level.
     """
     t = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     pitch, level, age = _contours(notes, t, rng)
