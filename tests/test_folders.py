@@ -12,7 +12,7 @@ import soundfile
 from conftest import assert_refused, tone
 from umtlib import audio
 from umtlib.audio import opening
-from umtlib.corpora import folders, prepare
+from umtlib.corpora import folders, prepare, processes
 from umtlib.corpora.corpus import MANIFEST, SKIPPED, Corpus, sha256
 from umtlib.errors import AudioError, CorpusError
 
@@ -75,29 +75,22 @@ def test_the_splits_keep_formats_together_and_do_not_move(tmp_path):
     assert len(lines) == 5 and all("the same audio as" in line["reason"] for line in lines)
 
 
-@pytest.mark.parametrize("form", ["recording ({}).wav", "take copy {}.wav", "{}.wav"])
-def test_a_number_in_a_name_makes_no_copy(tmp_path, form):
-    for number in range(1, 6):
-        song(tmp_path / "in" / form.format(number), hertz=200 + 10 * number)
-    summary = folders.build({"d": tmp_path / "in"}, tmp_path / "out", workers=0)
-    assert (summary.used, summary.dropped) == (5, 0)
+def test_a_number_in_a_name_makes_no_copy(tmp_path):
+    for number in range(9):
+        song(tmp_path / "in" / f"recording ({number}).wav", hertz=200 + 10 * number)
+    assert folders.build({"d": tmp_path / "in"}, tmp_path / "out", workers=0).used == 9
 
 
 def test_what_programs_keep_is_no_part_of_a_corpus(tmp_path):
-    kept = [
-        ".hidden.wav", ".git/x.wav", ".Trash-1000/files/x.wav", "sub/.cache/x.wav",
-        "__MACOSX/deep/x.wav", "$RECYCLE.BIN/x.wav", "System Volume Information/x.wav",
-        "@eaDir/x.wav",
-    ]  # fmt: skip
     songs(tmp_path / ".in", 3)  # the folder that is named may have any name
-    for number, name in enumerate(kept):
-        song(tmp_path / ".in" / name, hertz=900 + number)
+    for place in ("", ".git/", ".Trash-1000/files/", "sub/.cache/", "__MACOSX/deep/", "@eaDir/"):
+        song(tmp_path / ".in" / place / "._x.wav", hertz=900)
+        song(tmp_path / ".in" / place / ("x.wav" if place else ".y.wav"), hertz=950)
     assert folders.build({"d": tmp_path / ".in"}, tmp_path / "out", workers=0).used == 3
-    lines = {line["file"]: line["reason"] for line in skipped(tmp_path / "out")}
-    assert len(lines) == len(kept)
-    for name, reason in lines.items():
-        assert any(file.startswith(name) for file in kept)
-        assert reason.startswith("hidden")
+    assert all(line["reason"].startswith("hidden") for line in skipped(tmp_path / "out"))
+    assert [line["file"] for line in skipped(tmp_path / "out")] == [
+        ".Trash-1000", "._x.wav", ".git", ".y.wav", "@eaDir", "__MACOSX", "sub/.cache"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("count, splits", [(2, "train val"), (3, "test train val"), (40, None)])
@@ -165,36 +158,26 @@ def test_a_build_that_was_killed_goes_on(tmp_path, done):
 def test_what_is_dropped_or_cut_is_listed(tmp_path):
     root = songs(tmp_path / "in", 3)
     (root / "notes.txt").write_text("x")
-    (root / "._song.wav").write_bytes(b"x")
-    (root / "silent.wav").write_bytes(song(tmp_path / "s.wav").read_bytes())
     soundfile.write(root / "silent.wav", np.zeros(16_000), 16_000)
     soundfile.write(root / "constant.wav", np.full(16_000, 0.5), 16_000)
     soundfile.write(root / "short.wav", tone(0.4), 16_000)
-    soundfile.write(root / "one.wav", tone(1 / 16_000), 16_000)
     (root / "word.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
     whole = song(tmp_path / "w.wav", 2, 333).read_bytes()
     (root / "truncated.wav").write_bytes(whole[: len(whole) // 2])
     whole = song(tmp_path / "w.flac", 3, 334).read_bytes()
     (root / "truncated.flac").write_bytes(whole[: len(whole) // 2])
     os.symlink(root, root / "loop")
-    os.symlink(tmp_path / "gone", root / "dangling.wav")
-    os.mkfifo(root / "pipe.wav")
-    song(tmp_path / "x.wav", hertz=777).rename(root / os.fsdecode(b"bad\xff name\n.wav"))
     summary = folders.build({"d": root}, tmp_path / "out", workers=0)
     lines = {line["file"]: line for line in skipped(tmp_path / "out")}
     for name, words in {
-        "notes.txt": "no audio file by its name", "._song.wav": "hidden", "silent.wav": "silent",
-        "constant.wav": "silent", "short.wav": "too short: 0.4 s", "one.wav": "too short",
-        "word.m4a": "convert it to WAV", "truncated.wav": "as far as it goes", "loop": "link",
-        "truncated.flac": "of the 3 s", "dangling.wav": "No such file", "pipe.wav": "regular",
+        "notes.txt": "no audio file by its name ('.txt')", "silent.wav": "silent", "loop": "link",
+        "constant.wav": "silent", "short.wav": "too short: 0.4 s", "word.m4a": "convert it to WAV",
+        "truncated.wav": "as far as it goes", "truncated.flac": "of the 3 s",
     }.items():  # fmt: skip
         assert words in lines[name]["reason"], name
-    assert len(lines) == 12
     cut = {name for name, line in lines.items() if "kept_seconds" in line}
     assert cut == {"truncated.wav", "truncated.flac"} and summary.cut == 2
-    assert (summary.used, summary.dropped) == (6, 10)
-    names = {track.source["source"] for track in Corpus(tmp_path / "out").tracks}
-    assert r"bad\xff name\n.wav" in names and len(names) == 6
+    assert (summary.used, summary.dropped, len(lines)) == (5, 6, 8)
 
 
 @pytest.mark.parametrize("domains, words", [
@@ -245,22 +228,9 @@ def test_a_disk_that_is_full_stops_the_run_and_drops_nothing(tmp_path, monkeypat
     assert folders.build({"d": tmp_path / "in"}, tmp_path / "out", workers=0).used == 3
 
 
-UNGUARDED = """
-import sys
-from umtlib.corpora import folders
-folders.build({"d": sys.argv[1]}, sys.argv[2], workers=2)
-"""
-
-
-def test_processes_that_cannot_start_are_not_blamed_on_the_files(tmp_path):
-    (tmp_path / "unguarded.py").write_text(UNGUARDED)  # each process would run it once more
-    songs(tmp_path / "in", 2)
-    done = subprocess.run(
-        [sys.executable, tmp_path / "unguarded.py", tmp_path / "in", tmp_path / "out"],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 1 and "CorpusError: a process ended" in done.stderr
-    assert not (tmp_path / "out" / SKIPPED).exists()
+def test_a_process_that_ends_is_not_blamed_on_the_files(tmp_path):
+    with pytest.raises(CorpusError, match="a process ended"):
+        list(processes.each(os._exit, [9, 9], 2))
 
 
 @pytest.mark.slow
@@ -292,12 +262,12 @@ def test_a_shard_alone_makes_no_manifest(tmp_path):
 
 
 def test_as_a_command(umt, tmp_path):
-    songs(tmp_path / "in", 6)
-    command = ["corpus", "folder", "--domain", f"d={tmp_path / 'in'}", "--workers", 2, "--out"]
-    status, printed, _ = umt(*command, tmp_path / "out")
+    folder, out, alone = songs(tmp_path / "in", 6), tmp_path / "out", tmp_path / "alone"
+    command = ["corpus", "folder", "--domain", f"d={folder}", "--workers", 2, "--out", out]
+    status, printed, _ = umt(*command)
     assert status == 0 and "6 tracks" in printed and "0 files dropped, 0 cut" in printed
-    folders.build({"d": tmp_path / "in"}, tmp_path / "alone", workers=0)
-    assert (tmp_path / "out" / MANIFEST).read_text() == (tmp_path / "alone" / MANIFEST).read_text()
+    folders.build({"d": folder}, alone, workers=0)
+    assert (out / MANIFEST).read_text() == (alone / MANIFEST).read_text()
 
 
 HUNGRY = """

@@ -97,7 +97,7 @@ def read_examples(path: Path) -> list[dict]:
         # Each note is stripped as it is parsed: the whole file as objects would take a gigabyte.
         notes = json.loads(path.read_text(encoding="utf-8"), object_hook=_strip)
         return [_checked(notes[name]) for name in sorted(notes)]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise CorpusError(
             f"{path} is no list of NSynth's notes ({error}); unpack it again"
         ) from error
