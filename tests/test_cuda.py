@@ -189,38 +189,18 @@ def test_company_and_pieces_change_nothing(gpu):
 
 # ------------------------------------------------------------------------ barriers and addresses
 
-BOUNDARY = re.compile(r"\n +\}\n +PHASE \{.*")  # of two phases that follow each other
-BOUNDARIES = len(BOUNDARY.findall(nvrtc.SOURCE.read_text()))
-
-
-def in_every_order(gpu, per_block):
-    decoder = make_decoder(replace(VARIANTS["prediction"], blocks=1, layers=4))
-    latent, uniforms = make_input(decoder, batch=2, frames=1)
-    for gpu.driver.order in (FORWARDS, BACKWARDS, SHUFFLED):
-        state = start(gpu, decoder, 2, per_block)
-        yield run(cuda, decoder, latent, uniforms, state=state)[1]
-
 
 @needs_compiler
 @pytest.mark.parametrize("per_block", [1, 16])
 def test_the_order_of_the_threads_does_not_matter(gpu, per_block):
-    truth, *others = in_every_order(gpu, per_block)
-    assert all(torch.equal(other, truth) for other in others)
-
-
-@needs_compiler
-@pytest.mark.parametrize("number", range(BOUNDARIES))
-def test_a_missing_barrier_is_seen(monkeypatch, gpu, folder, number):
-    """Two neighbouring phases are made one; then some order of the threads must differ."""
-    text = nvrtc.SOURCE.read_text()
-    found = list(BOUNDARY.finditer(text))[number]
-    changed = folder / f"without_barrier_{number}.cu"
-    changed.write_text(text[: found.start()] + text[found.end() :])
-    per_block = 1 if "call.previous" in text[found.start() : found.end() + 300] else 4
-    truth = next(in_every_order(gpu, per_block))
-    cuda._kernel.cache_clear()
-    gpu.driver.source = changed
-    assert not all(torch.equal(other, truth) for other in in_every_order(gpu, per_block))
+    """Where a barrier between two phases is missing, it does."""
+    decoder = make_decoder(replace(VARIANTS["prediction"], blocks=1, layers=4))
+    latent, uniforms = make_input(decoder, batch=2, frames=1)
+    made = []
+    for gpu.driver.order in (FORWARDS, BACKWARDS, SHUFFLED):
+        state = start(gpu, decoder, 2, per_block)
+        made.append(run(cuda, decoder, latent, uniforms, state=state)[1])
+    assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
 
 
 SANITIZERS = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -234,7 +214,6 @@ SANITIZERS = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
         (1, "", "", ""),
         (4, "", "", ""),
         (4, "past[(k + 1) * STREAMS", "past[(k + 99) * STREAMS", "heap-buffer-overflow"),
-        (1, "alignas(16) SHARED float gated[WIDEST", "SHARED float gated[2", "out of bounds"),
     ],
 )
 def test_every_address_is_inside(gpu, folder, tmp_path, per_block, right, wrong, said):
@@ -246,18 +225,14 @@ def test_every_address_is_inside(gpu, folder, tmp_path, per_block, right, wrong,
     memory = start(gpu, decoder, 3, per_block).memory
     run(cuda, decoder, latent, uniforms, state=State(memory=memory))
     call = gpu.driver.named("cuLaunchKernel")[-1][-1]
-    codes, scores = torch.empty(3, 30, dtype=torch.uint8), torch.empty(3, 30, 256)
-    predictors = decoder.guide.tell(latent).predictors.contiguous()
-    made = {
-        "latent": latent,
-        "predictors": predictors,
-        "uniforms": uniforms,
-        "codes": codes,
-        "scores": scores,
-    }
+    made = memory.tensors | {
+        "latent": latent, "uniforms": uniforms,
+        "predictors": decoder.guide.tell(latent).predictors.contiguous(),
+        "codes": torch.empty(3, 30, dtype=torch.uint8), "scores": torch.empty(3, 30, 256),
+    }  # fmt: skip
     given = memory.blocks.to_bytes(4, sys.byteorder) + bytes(call)
-    for name, _ in call._fields_[: len(memory.tensors | made)]:
-        content = (memory.tensors | made)[name].numpy().tobytes()
+    for name, _ in call._fields_[: len(made)]:
+        content = made[name].numpy().tobytes()
         given += len(content).to_bytes(8, sys.byteorder) + content
 
     changed, program = tmp_path / "kernel.cu", tmp_path / "program"
@@ -316,8 +291,7 @@ def sizes_of(name, per_block):
     "capability, name, per_block",
     [
         *((capability, "paper", 16) for capability in (75, 80, 86, 89, 90)),
-        *((capability, "official", 1) for capability in (75, 80, 86, 89, 90)),
-        *((75, "paper", 8), (75, "small", 4), (75, "tiny", 2)),
+        *((75, "official", 1), (90, "official", 1), (75, "paper", 8), (75, "tiny", 2)),
     ],
 )
 def test_a_cubin_fits_its_gpu(tmp_path, capability, name, per_block):
@@ -334,33 +308,20 @@ def test_a_cubin_fits_its_gpu(tmp_path, capability, name, per_block):
 
 
 @needs_nvrtc
-def test_a_cubin_is_made_once(monkeypatch, tmp_path):
+def test_a_cubin_is_made_once(monkeypatch):
     options = sizes_of("tiny", 1).options()
     made = nvrtc.cubin(options, 75)
-    (kept,) = (tmp_path / "cache").glob("*.cubin")
-    assert kept.read_bytes() == made and made.startswith(b"\x7fELF")
+    assert made.startswith(b"\x7fELF")
     nvrtc.cubin.cache_clear()
     monkeypatch.setattr(nvrtc, "_compile", lambda *arguments: b"compiled again")
     assert nvrtc.cubin(options, 75) == made
     assert nvrtc.cubin(options, 80) == nvrtc.cubin((*options, "-DX=1"), 75) == b"compiled again"
-    changed = tmp_path / "kernel.cu"
-    changed.write_bytes(nvrtc.SOURCE.read_bytes() + b" ")
-    nvrtc.cubin.cache_clear()
-    monkeypatch.setattr(nvrtc, "SOURCE", changed)
-    assert nvrtc.cubin(options, 75) == b"compiled again"
 
 
 @needs_nvrtc
-def test_what_nvrtc_refuses_is_quoted(monkeypatch, tmp_path):
-    options = sizes_of("tiny", 1).options()
+def test_what_nvrtc_refuses_is_quoted():
     with pytest.raises(GenerationError, match="gpu-architecture"):
-        nvrtc.cubin(options, 12)
-    with pytest.raises(GenerationError, match="'?LAYERS'? is undefined|identifier .LAYERS."):
-        nvrtc.cubin(tuple(option for option in options if "LAYERS" not in option), 75)
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("UMT_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.warns(RuntimeWarning, match="cannot keep what is compiled"):
-        assert nvrtc.cubin(options, 75)
+        nvrtc.cubin(sizes_of("tiny", 1).options(), 12)
 
 
 def test_without_the_bindings_it_says_what_to_install(monkeypatch):
@@ -401,21 +362,13 @@ def test_the_launch_is_what_the_kernel_expects(gpu):
 
 
 @needs_compiler
-@pytest.mark.parametrize(
-    "name", ["cuInit", "cuDevicePrimaryCtxRetain", "cuModuleLoadData", "cuModuleGetFunction",
-             "cuLaunchKernel", "cuStreamSynchronize"],
-)  # fmt: skip
-def test_what_the_driver_refuses_is_quoted(gpu, name):
+@pytest.mark.parametrize("name", ["cuInit", "cuModuleLoadData", "cuLaunchKernel"])
+@pytest.mark.parametrize("status, said", [(42, "out of order"), (43, "error 43")])
+def test_what_the_driver_refuses_is_quoted(gpu, name, status, said):
     decoder = make_decoder(SMALL)
-    latent, _ = make_input(decoder, 1, 1)
-    gpu.driver.fails[name] = 42
-    with pytest.raises(GenerationError, match=f"{name} failed on cpu:0: out of order"):
-        generation.generate(decoder, latent, backend="cuda")
-    cuda._kernel.cache_clear()
-    cuda._context.cache_clear()
-    gpu.driver.fails[name] = 43  # a number that the driver does not know
-    with pytest.raises(GenerationError, match=f"{name} failed on cpu:0: error 43"):
-        generation.generate(decoder, latent, backend="cuda")
+    gpu.driver.fails[name] = status
+    with pytest.raises(GenerationError, match=f"{name} failed on cpu:0: {said}"):
+        generation.generate(decoder, make_input(decoder, 1, 1)[0], backend="cuda")
 
 
 def test_a_gpu_without_room_is_told_from_other_errors(monkeypatch, gpu):
@@ -489,9 +442,6 @@ def test_a_gpu_that_agrees_is_the_fastest(fresh):
 
 BROKEN = {  # as a GPU or its compiler might break it
     "a tap": ("call.current + l", "call.previous + l"),
-    "gate and value": ("gate(tile.sum[r][n] + a", "gate(tile.sum[r ^ 1][n] + a"),
-    "the condition": ("conditions + l * HIDDEN", "conditions + 0 * HIDDEN"),
-    "a bias": ("residual_bias + l *", "residual_bias + 0 *"),
     "the head's condition": ("LAYERS * HIDDEN * STREAMS + at", "at"),
     "the sampling": ("sums[part * STREAMS + n] <= left", "sums[part * STREAMS + n] < 0"),
 }
