@@ -2,7 +2,6 @@
 
 import json
 import math
-import subprocess
 from dataclasses import replace
 
 import bench
@@ -66,24 +65,21 @@ def test_a_step_stays_on_its_gpu(name, recompute):
 
 
 def test_the_classifier_is_asked_where_it_is(blink_model, corpus, monkeypatch):
-    class Elsewhere(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.empty(1, device="meta"))
-
+    class Elsewhere(torch.nn.Linear):
         def forward(self, latent):
             assert latent.is_meta
             return torch.tensor([[1.0, 0.0]]).expand(len(latent), 2)
 
-    monkeypatch.setitem(blink_model._modules, "classifier", Elsewhere())
+    monkeypatch.setitem(blink_model._modules, "classifier", Elsewhere(1, 1, device="meta"))
     assert latent.evaluate(blink_model, Corpus(corpus))["classifier"] == 0.5
 
 
 def test_tf32_is_for_a_while():
-    before = torch.backends.cuda.matmul.allow_tf32
+    matrices, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matrices.allow_tf32
     with devices.tf32(True):
-        assert torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32
-    assert torch.backends.cuda.matmul.allow_tf32 == before
+        assert matrices.allow_tf32 and convolutions.allow_tf32
+    assert matrices.allow_tf32 == before
 
 
 # --- the same step in less memory -----------------------------------------------------------------
@@ -192,21 +188,6 @@ def test_the_bench_reports_what_it_ran():
     assert trained["samples_per_second"] > 0 and trained["precision"] == "float16"
 
 
-def test_what_cannot_be_measured_on_a_gpu_says_why(monkeypatch):
-    said = "starting\numt: error: no corpus there\n[a trace]\n=====\n"
-    failed = subprocess.CompletedProcess([], 1, "", said)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
-    assert check_gpu.together("tiny", "cpu") == "umt: error: no corpus there"
-    assert "'none'" in check_gpu.speed(bench.generate, "none")
-
-    def broken(*_, **__):
-        raise RuntimeError("CUDA error:\nno kernel image")
-
-    monkeypatch.setattr(generation, "generate", broken)
-    assert check_gpu.equal("tiny", "cpu", "cpu") == "CUDA error: no kernel image"
-    assert check_gpu.speed(broken, "tiny") == "CUDA error: no kernel image"
-
-
 def test_another_error_keeps_its_words():
     with pytest.raises(RuntimeError, match="sizes"), devices.told_of_memory():
         raise RuntimeError("sizes do not match")
@@ -245,15 +226,12 @@ def test_a_step_is_saved_before_it_is_validated(corpus, tmp_path, monkeypatch):
     with pytest.raises(TrainingError, match="validation failed"):
         runs.train(corpus, tmp_path / "run", blink(), 8, pace=PACE, workers=0)
     assert number(checkpoint.newest(tmp_path / "run")) == 8
-
-
-def test_a_run_that_is_told_to_stop_does_not_validate(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(watching, "validate", lambda *_: pytest.fail("it shall stop"))
+    # one that is told to stop does not validate
     monkeypatch.setattr("umtlib.machine.team.Team.any", lambda self, flag: True)
     monkeypatch.setattr(training, "descend", lambda *_: True)
     pace = runs.Pace(report=1, validate=1, save=1_000)
-    runs.train(corpus, tmp_path / "run", blink(), 50, pace=pace, workers=0)
-    assert number(checkpoint.newest(tmp_path / "run")) == 1
+    runs.train(corpus, tmp_path / "other", blink(), 50, pace=pace, workers=0)
+    assert number(checkpoint.newest(tmp_path / "other")) == 1
 
 
 def test_a_corpus_without_held_out_tracks_is_said_at_the_start(corpus, tmp_path, monkeypatch):
@@ -267,22 +245,19 @@ def test_a_corpus_without_held_out_tracks_is_said_at_the_start(corpus, tmp_path,
 
 
 def test_what_a_processor_computes_in_is_recorded_and_told_of(corpus, tmp_path, monkeypatch):
-    for native, said in ((True, "native"), (False, "none")):
-        monkeypatch.setattr(devices, "native", lambda _, native=native: native)
-        run = {"pace": PACE, "workers": 0, "resume": True}
-        if said == "none":
-            with pytest.warns(RuntimeWarning, match="native bfloat16, not none"):
-                runs.train(corpus, tmp_path / "run", blink(), 4, **run)
-        else:
-            runs.train(corpus, tmp_path / "run", blink(), 2, **run)
-        folder = checkpoint.newest(tmp_path / "run")
-        assert json.loads((folder / runs.PROGRESS).read_text())["bfloat16"] == said
+    run = {"pace": PACE, "workers": 0, "resume": True}
+    monkeypatch.setattr(devices, "native", lambda _: True)
+    runs.train(corpus, tmp_path / "run", blink(), 2, **run)
+    monkeypatch.setattr(devices, "native", lambda _: False)
+    with pytest.warns(RuntimeWarning, match="native bfloat16, not none"):
+        runs.train(corpus, tmp_path / "run", blink(), 4, **run)
+    folder = checkpoint.newest(tmp_path / "run")
+    assert json.loads((folder / runs.PROGRESS).read_text())["bfloat16"] == "none"
 
 
 @pytest.mark.parametrize("wrong, word", [
     (["--model", "nowhere"], "nowhere"), (["--set", "crops=1"], "crops"),
-    (["--preset", "giant"], "giant"), (["--device", "cuda:77"], "cuda:77"),
-    (["--precision", "half"], "half"), (["--preset", "small"], "filterbank"), ([], "--steps"),
+    (["--device", "cuda:77"], "cuda:77"), ([], "--steps"),
 ])  # fmt: skip
 def test_recordings_are_prepared_when_all_else_is_right(
     umt, blink_folder, tmp_path, monkeypatch, wrong, word
@@ -297,14 +272,12 @@ def test_recordings_are_prepared_when_all_else_is_right(
     assert status == 2 and word in said and said.count("\n") == 1
 
 
-@pytest.mark.parametrize("verb", [
-    ["translate", "x.wav"], ["evaluate", "--data", ".", "--out", "out"],
-    ["stimuli", "lineup", "--data", ".", "--out", "out"],
-])  # fmt: skip
-def test_every_verb_that_runs_a_model_takes_a_device(umt, verb):
-    for wrong in (["--device", "cuda:77"], ["--precision", "half"]):
-        status, _, said = umt(*verb, *wrong)
-        assert status == 2 and wrong[1] in said and said.count("\n") == 1
+@pytest.mark.parametrize("verb", ["translate", "evaluate", "stimuli lineup"])
+@pytest.mark.parametrize("wrong", [["--device", "cuda:77"], ["--precision", "half"]])
+def test_every_verb_that_runs_a_model_takes_a_device(umt, verb, wrong):
+    given = ["x.wav"] if verb == "translate" else ["--data", ".", "--out", "out"]
+    status, _, said = umt(*verb.split(), *given, *wrong)
+    assert status == 2 and wrong[1] in said and said.count("\n") == 1
 
 
 def test_a_step_is_finite_in_each_precision(corpus):

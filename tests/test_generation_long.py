@@ -97,12 +97,12 @@ def test_silence_from_no_blocks_and_no_such_domain(model):
 # ---------------------------------------------------------------------------------- stretches
 
 
-def test_cuts_are_made_where_it_is_quiet():
-    levels = torch.ones(100)
+def test_cuts_are_made_where_it_is_quiet(decoder):
+    levels, seconds = torch.ones(100), 20 * POOL / 16_000
     levels[[22, 37, 63]] = torch.tensor([0.1, 0.0, 0.2])
     # Even places are 20, 40, 60, 80; a cut moves by at most 3 frames.
-    assert chunks.quiet_cuts(levels, 20) == [0, 22, 37, 63, 77, 100]
-    assert chunks.quiet_cuts(torch.ones(29), 20) == [0, 29]
+    assert chunks.plan(decoder, levels, seconds) == [0, 22, 37, 63, 77, 100]
+    assert chunks.plan(decoder, torch.ones(29), seconds) == [0, 29]
     assert frame_levels(torch.ones(5), 4).tolist() == [1.0, 0.25]
 
 

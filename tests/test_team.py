@@ -12,13 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import (
-    DOMAINS,
-    blink,
-    number,
-    wait_for_step,
-    weights,
-)
+from test_training import DOMAINS, blink, number, wait_for_step, weights
 
 from umtlib import checkpoint, losses, runs, translator
 from umtlib.corpora.batches import Crops
@@ -64,14 +58,9 @@ def launch(corpus, out, domains, steps, confusion=0.01, bad=None):
     ranks send each other would tell.
     """
     script = SCRIPT.format(
-        tests=os.path.dirname(__file__),
-        corpus=str(corpus),
-        out=str(out),
-        domains=tuple(domains),
-        confusion=confusion,
-        steps=steps,
-        bad=bad,
-    )
+        tests=os.path.dirname(__file__), corpus=str(corpus), out=str(out), domains=tuple(domains),
+        confusion=confusion, steps=steps, bad=bad,
+    )  # fmt: skip
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     return [start(["-c", script], **shared, RANK=str(rank)) for rank in (0, 1)]
 
@@ -79,12 +68,9 @@ def launch(corpus, out, domains, steps, confusion=0.01, bad=None):
 def start(command, **environment):
     """Start Python with a command, on one thread."""
     return subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-    )
+        [sys.executable, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+    )  # fmt: skip
 
 
 def free_port():

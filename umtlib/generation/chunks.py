@@ -11,7 +11,6 @@ approximation, the only one in this package. Notebook: ``06_generation``.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,28 +26,20 @@ STREAMS = 6  # per thread: as many as share a weight while it is in a register
 FEWEST = 4  # times as many streams as exact generation has: then cutting is worth it
 
 
-def quiet_cuts(levels: Tensor, length: int) -> list[int]:
+def plan(decoder: Decoder, levels: Tensor, seconds: float | None = None) -> list[int]:
     """Choose where to cut: the quietest frame within 15 % of every multiple of a length.
 
-    Levels are the power of every frame, shape (F,). Returns the first frame of every stretch,
-    starting with 0, and F at the end.
+    That is so many seconds, by default 5 s or 8 receptive fields if that is more, and at least a
+    receptive field. Levels are the power of the input in every frame, (F,). Returns the first frame
+    of every stretch, starting with 0, and F at the end.
     """
+    seconds = seconds or max(5.0, 8 * decoder.receptive_field / RATE)
+    length = max(math.ceil(seconds * RATE / decoder.guide.pool), _reach(decoder))
     slack, cuts = int(SLACK * length), [0]
     for even in range(length, len(levels) - length // 2, length):
         near = levels[even - slack : even + slack + 1]
         cuts.append(even - slack + int(near.argmin()))
     return [*cuts, len(levels)]
-
-
-def plan(decoder: Decoder, levels: Tensor, seconds: float | None = None) -> list[int]:
-    """Choose where `generate_long` cuts, given the power of the input in every frame, (F,).
-
-    A stretch has so many seconds, by default 5 s or 8 receptive fields if that is more, and at
-    least a receptive field. See `quiet_cuts`.
-    """
-    seconds = seconds or max(5.0, 8 * decoder.receptive_field / RATE)
-    length = math.ceil(seconds * RATE / decoder.guide.pool)
-    return quiet_cuts(levels, max(length, _reach(decoder)))
 
 
 def _reach(decoder: Decoder) -> int:
@@ -104,14 +95,15 @@ def generate_long(
         starts = [max(0, first - _reach(decoder)) for first, _ in batch]
         longest = max(last + 1 - start for start, (_, last) in zip(starts, batch, strict=True))
         told = tell(starts[0], min(batch[-1][1] + 1, len(levels)))
-        report = None
-        if progress is not None:
-            share = (batch[-1][1] - batch[0][0]) / longest  # of what is made, warm-up left out
-            report = partial(_report, progress, done, share)
+        share = (batch[-1][1] - batch[0][0]) / longest  # of what is made, warm-up left out
+
+        def report(made: int, before: int = done, share: float = share) -> None:
+            progress(before + round(share * made))
+
         codes = generate(
             decoder,
             _rows(told, [(start - starts[0]) * each for start in starts], longest * each),
-            threads=threads, progress=report, **options,
+            threads=threads, progress=progress and report, **options,
         )  # fmt: skip
         for row, start, (first, last) in zip(codes, starts, batch, strict=True):
             audio = decode(row)[(first - start) * pool : (last - start) * pool + fade]
@@ -126,10 +118,6 @@ def _rows(told: Told, starts: list[int], length: int) -> Told:
     frames = frames.clamp(max=told.condition.shape[2] - 1).to(told.condition.device)
     rows = replace(told, aim=None)  # whose samples are finished later, in order
     return rows.map(lambda axis, x: x[0].movedim(axis - 1, 0)[frames].movedim(1, axis))
-
-
-def _report(progress: Callable[[int], None], before: int, share: float, made: int) -> None:
-    progress(before + round(share * made))
 
 
 def _joined(tail: Tensor | None, audio: Tensor) -> Tensor:

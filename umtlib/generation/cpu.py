@@ -7,7 +7,7 @@ channels`` numbers: 2.1 MB for the paper's decoder in float32, half in bfloat16,
 import ctypes
 import weakref
 from ctypes import POINTER, Structure, c_float, c_int32, c_size_t, c_void_p
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import torch
 from torch import Tensor
@@ -56,8 +56,10 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
     return library
 
 
-class Network:
-    """A decoder's weights, cut to the kernel's panels. Freed with the object.
+class Memory:
+    """A decoder's weights, cut to the kernel's panels, and what the next sample depends on.
+
+    Freed with the object.
 
     Raises
     ------
@@ -65,7 +67,7 @@ class Network:
         If there is no memory for the weights.
     """
 
-    def __init__(self, decoder: Decoder, dtype: torch.dtype):
+    def __init__(self, decoder: Decoder, dtype: torch.dtype, streams: int):
         self.library = library()
         weights, config, guide = gather(decoder), decoder.config, decoder.guide
         dilations = torch.tensor([layer.dilation for layer in decoder.layers], dtype=torch.int32)
@@ -79,15 +81,8 @@ class Network:
         if not self.pointer:
             raise GenerationError("not enough memory for the decoder's weights")
         weakref.finalize(self, self.library.umt_free, self.pointer)
-        self.state_words = self.library.umt_state_words(self.pointer)
-
-
-@dataclass
-class Memory:
-    """The packed weights, and what the next sample depends on."""
-
-    network: Network
-    rings: Tensor  # int32, (B, state_words); zeros before the first sample
+        words = self.library.umt_state_words(self.pointer)
+        self.rings = torch.zeros(streams, words, dtype=torch.int32)
 
 
 def run(
@@ -118,15 +113,11 @@ def run(
     GenerationError
         If the kernel cannot have the memory or the threads.
     """
-    if state.memory is None:
-        network = Network(decoder, dtype)
-        rings = torch.zeros(len(uniforms), network.state_words, dtype=torch.int32)
-        state.memory = Memory(network, rings)
-    network, rings = state.memory.network, state.memory.rings
+    memory = state.memory = state.memory or Memory(decoder, dtype, len(uniforms))
     B, T = uniforms.shape
     codes = torch.empty(B, T, dtype=torch.uint8)
     arrays = (  # named, so that they outlive the call
-        rings,
+        memory.rings,
         told.condition.mT.to("cpu", torch.float32).contiguous(),
         None if told.predictors is None else told.predictors.to("cpu").contiguous(),
         uniforms.contiguous(),
@@ -138,6 +129,6 @@ def run(
         *(None if array is None else array.data_ptr() for array in arrays),
         *(B, told.condition.shape[2], decoder.guide.hop, threads, temperature),
     )
-    if network.library.umt_generate(network.pointer, call):
+    if memory.library.umt_generate(memory.pointer, call):
         raise GenerationError("the kernel ran out of memory or threads")
     return codes

@@ -55,7 +55,7 @@ def encode(
     config, pool = encoder.config, encoder.config.pool
     if not codes.numel():
         return torch.zeros(len(codes), config.latent, 0, device=kept)
-    library = _library() if _fits(encoder) else None
+    library = _library(encoder)
     if library is None:
         return encoder(codes.long())
     codes = F.pad(codes, (0, -codes.shape[1] % pool), value=SILENCE)
@@ -76,13 +76,11 @@ def encode(
     return F.linear(means.double(), weight, bias).float().transpose(1, 2)
 
 
-def _fits(encoder: Encoder) -> bool:
-    weight = encoder.project.weight
-    waveform = encoder.config.front_end == "waveform"
-    return waveform and weight.device.type == "cpu" and weight.dtype == torch.float32
-
-
-def _library() -> ctypes.CDLL | None:
+def _library(encoder: Encoder) -> ctypes.CDLL | None:
+    """The compiled encoder, if it is for this one and can be had."""
+    weight, waveform = encoder.project.weight, encoder.config.front_end == "waveform"
+    if not (waveform and weight.device.type == "cpu" and weight.dtype == torch.float32):
+        return None
     try:
         library = native.load("generation/encoder.cpp")
     except NativeError:

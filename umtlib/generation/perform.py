@@ -7,7 +7,6 @@ finishes later than its time is waited for, and at the end nothing is missing. N
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 
 from torch import Tensor
 
@@ -54,7 +53,7 @@ def perform(
         told = [part.tell(heard, last) for part in parts]
         codes = generate_many(
             [part.decoder for part in parts], told, states=states,
-            progress=progress and partial(_later, progress, done), **options,
+            progress=progress and (lambda now, before=done: progress(before + now)), **options,
         )  # fmt: skip
         for part, row, known in zip(parts, codes, told, strict=True):
             yield from part.finish(model.to_waveform(row), known, last)
@@ -121,7 +120,3 @@ def _to_the_end(pieces: Iterable[Heard]) -> Iterator[tuple[Heard, bool]]:
     if heard is not None:
         levels = None if heard.levels is None else heard.levels[:, :0]
         yield Heard(heard.latent[:, :, :0], 0, levels), True
-
-
-def _later(progress: Callable[[int], None], before: int, done: int) -> None:
-    progress(before + done)

@@ -6,7 +6,6 @@ Notebook: ``01_quickstart``.
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -165,19 +164,20 @@ def pieces(
     at_once = 1 if chunked else at_once
     for first in range(0, len(names), at_once):
         some = names[first : first + at_once]
-        tell = progress and partial(_tell, progress, heard.samples, first, len(some), len(names))
+
+        def tell(done: int, before: int = first, now: int = len(some)) -> None:
+            done = before * heard.samples + now * min(done, heard.samples)
+            progress(done // len(names), heard.samples)
+
+        options |= {"progress": progress and tell}
         if chunked:
             rng = torch.Generator().manual_seed(seed)
-            made = perform_long(model, *some, heard, generator=rng, progress=tell, **options)
+            made = perform_long(model, *some, heard, generator=rng, **options)
         else:
             small, states = heard.split(model.config.encoder.pool), [seeded(seed) for _ in some]
-            made = perform(model, some, small, states=states, progress=tell, **options)
+            made = perform(model, some, small, states=states, **options)
         for name, piece in made:
             yield name, piece[0].numpy()
-
-
-def _tell(progress: Progress, length: int, before: int, now: int, number: int, done: int) -> None:
-    progress((before * length + now * min(done, length)) // number, length)
 
 
 def write(
