@@ -12,7 +12,7 @@ where no peak was found. The paper names neither hop nor the handling of unvoice
 * ``chroma``: correlation of the two 12-vectors of pitch-class magnitude in each frame, averaged
   over the frames in which the reference sounds. No shift. The one that serves polyphony.
 
-All are at most 1; a copy scores 1 on all; a silent or empty excerpt 0. Source: Mor et al. 2018,
+All are at most 1; a copy scores 1 on all; a silent excerpt 0. Source: Mor et al. 2018,
 section 4.1. Notebook: ``08_evaluation``.
 """
 
@@ -26,7 +26,7 @@ METRICS = ("chroma", "pyin_ncc", "pyin_dtw", "ncc_centred", "dtw_centred", "ncc"
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Return <a, b> / (|a| |b|), in [-1, 1]; 0 if one of them is all zero or empty."""
+    """Return <a, b> / (|a| |b|), in [-1, 1]; 0 if one of them is all zero."""
     a, b = a.astype(float), b.astype(float)
     product = np.sqrt((a @ a) * (b @ b))
     # Rounding can carry a copy a little past 1.
@@ -46,8 +46,6 @@ def best_shift_correlation(
 
 def warped_correlation(reference: np.ndarray, estimate: np.ndarray) -> float:
     """Return the correlation of contours, (F,) and (G,), along the dynamic time warping path."""
-    if not len(reference) or not len(estimate):
-        return 0.0
     _, path = librosa.sequence.dtw(C=np.abs(reference[:, None] - estimate[None]))
     return correlation(reference[path[:, 0]], estimate[path[:, 1]])
 

@@ -72,8 +72,6 @@ def evaluate(
 
     Parameters
     ----------
-    model, name
-        What is measured, and what the report calls it.
     data : path
         A corpus folder: with paired excerpts, or with held-out tracks of the model's domains.
     out : path
@@ -82,12 +80,12 @@ def evaluate(
         Use so many, spread over the sources; by default all.
     temperature, seed, backend
         As in `umtlib.translate`, whose output for this seed is what is measured.
+    name : str
+        What the report calls the model.
     compare : MusicTranslator, optional
         Another model, of which latent and freedom are measured beside.
-    single_notes : path, optional
-        Notes in NSynth's format, to compare embeddings across instruments.
-    listener : path
-        Folder of a recogniser.
+    single_notes, listener : path
+        Notes in NSynth's format, if their embeddings are to be compared; folder of a recogniser.
 
     Returns
     -------

@@ -23,7 +23,6 @@ from umtlib.evaluation import listening
 from umtlib.evaluation.features import excerpt
 from umtlib.evaluation.tables import write_csv
 from umtlib.evaluation.translations import choose, excerpts_of, group, translate_pairs
-from umtlib.generation import translation
 from umtlib.translator import MusicTranslator
 
 Clips = Mapping[str, Mapping[str, np.ndarray]]  # by name and system; 16 kHz
@@ -52,14 +51,13 @@ def opinion(
     Raises
     ------
     EvaluationError
-        If the target is not one domain.
+        If the target is no domain of the model, or no excerpt is left.
     """
     with files.new_folder(out, EvaluationError) as part:
-        if target == translation.ALL:
+        if target not in model.domains:
             raise EvaluationError(
-                f"a pack has one target, not all; choose one of {', '.join(model.domains)}"
+                f"{target!r}: a pack has one target, of {', '.join(model.domains)}"
             )
-        (target,) = translation.domains(model, (target,))
         pairs = choose([pair for pair in excerpts_of(data) if pair.source != target], excerpts)
         made = translate_pairs(model, pairs, (target,), seed=seed, **settings)
         clips = {}

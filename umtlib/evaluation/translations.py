@@ -64,10 +64,10 @@ def choose(pairs: Sequence[Pair], number: int | None) -> list[Pair]:
     Raises
     ------
     EvaluationError
-        If the number is less than 1 or there are no pairs.
+        If there are no pairs.
     """
-    if not pairs or (number is not None and number < 1):
-        raise EvaluationError(f"{number} of {len(pairs)} excerpts: nothing to evaluate")
+    if not pairs:
+        raise EvaluationError("no excerpt to evaluate: none is held out, or of another domain")
     seen = [group(pair.source) for pair in pairs]
     turns = sorted(range(len(pairs)), key=lambda place: seen[:place].count(seen[place]))
     return [pairs[place] for place in sorted(turns[:number])]
