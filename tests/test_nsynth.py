@@ -171,7 +171,8 @@ def test_training_on_it_from_end_to_end(umt, tmp_path):
     status, printed, complaint = umt(*command, "--out", tmp_path / "notes")
     assert status == 0 and "28 tracks" in printed, complaint
     command = ["train", "--preset", "tiny", "--data", tmp_path / "notes", "--workers", 0]
-    status, printed, complaint = umt(*command, "--out", tmp_path / "run", "--steps", 2)
+    command += ["--set", "crop=1600", "--set", "batch=1", "--steps", 2]
+    status, printed, complaint = umt(*command, "--out", tmp_path / "run")
     assert status == 0 and "step 2" in printed, complaint
     assert umtlib.load(tmp_path / "run").domains == ("flute", "keyboard")
     unprepared = umt("train", "--data", MINI, "--out", tmp_path / "x", "--steps", 1)

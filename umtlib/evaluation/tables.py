@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 
 from umtlib.evaluation import dynamics
+from umtlib.files.names import readable
 
 # Mor et al. 2018, Table 2: NCC and DTW of the conversion to piano, from three kinds of source, by
 # the musicians E, M and A, who replayed the segments, and by the network.
@@ -31,7 +32,7 @@ def _cell(value) -> str:
     if isinstance(value, float):
         # Sums that should be 0 are not quite, and on every machine something else.
         return f"{round(value, 9) + 0:.3g}"
-    return str(value).replace("\\", "\\\\").replace("|", "\\|")
+    return readable(str(value).replace("\\", "\\\\")).replace("|", "\\|")
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
