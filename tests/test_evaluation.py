@@ -101,7 +101,6 @@ PERFECT = {
     "probe": (lambda: latent.probe(TOLD[:200], LABELS[:200], TOLD[200:], LABELS[200:]), 1),
     "threshold": (lambda: latent.best_threshold(np.arange(6)[None], np.arange(6)[None] > 2), 3),
     "nsynth": (lambda: nsynth.agreement(POINTS, 3 * POINTS)["nearest"], 1),
-    "nsynth, cosines": (lambda: nsynth.cosines(POINTS, 3 * POINTS).diagonal(), np.ones(50)),
     "creativity": (lambda: blending.creativity(*[MELODY] * 3), {"kept": 1, "agreed": 1}),
     "opinion": (lambda: [listening.opinion(ONE_SCORE)[k] for k in ("mean", "sd", "interval")],
                 [3, 0, 0]),
@@ -155,7 +154,6 @@ WITHIN = {  # what a measure tells of, and the least and the most that it says
                                  -1, 0.5),
     # In semitones from the mean; in Hz it would have moves half as large.
     "pyin_ncc, an octave lower": (lambda: pitch.evaluate(MELODY, LOWER, True)["pyin_ncc"], 0.95, 1),
-    "pyin_dtw, an octave lower": (lambda: pitch.evaluate(MELODY, LOWER, True)["pyin_dtw"], 0.95, 1),
     # Amplitude exp(-fade * t) loses 8.7 dB a second for each unit of `fade`.
     **{f"decay, fade {fade}": (
         lambda fade=fade: dynamics.evaluate(None, golden.play(TWO, fade=fade), TWO)["decay"],
@@ -171,7 +169,6 @@ WITHIN = {  # what a measure tells of, and the least and the most that it says
     # Of unrelated embeddings with a common part the paper's number is high, the centred one not.
     "diagonal": (lambda: UNRELATED["diagonal"], 0.99, 1),
     "diagonal_centred": (lambda: UNRELATED["diagonal_centred"], -0.3, 0.3),
-    "nearest": (lambda: UNRELATED["nearest"], 0, 0.3),
     "seam of a cut": (lambda: blending.evaluate(CUT, 1.5, 2.5)["seam"], 3, np.inf),
     "seam of music": (lambda: blending.evaluate(SCALE, 1.5, 2.5)["seam"], 0, 1.5),
     "kept": (lambda: blending.creativity(MELODY, OTHER, OTHER)["kept"], -1, 0.2),

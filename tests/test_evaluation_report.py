@@ -382,14 +382,10 @@ def test_lineup_and_ratings(pack, umt):
 
 
 REFUSED = {
-    ("--data", "nowhere"): "nowhere is no corpus",
-    ("--model", "nowhere"): "no model 'nowhere'",
     ("--compare", "nowhere"): "no model 'nowhere'",
     ("--notes", "nowhere"): "holds no notes",
     ("--recogniser", "nowhere"): "no recogniser can be read from nowhere",
-    ("--backend", "abacus"): "abacus",
     ("--out", "model"): "exists already",
-    ("--out", "corner/manifest.jsonl/out"): "cannot write",
 }
 
 
