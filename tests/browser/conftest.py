@@ -24,7 +24,7 @@ except ImportError:  # the fixtures say so and skip
 
 REPOSITORY = Path(__file__).parents[2]
 WHISTLE = REPOSITORY / "data/examples/whistle.wav"
-LONGEST = 120  # seconds that anything may take, on a busy machine
+LONGEST, IN_ALL = 240, 600  # seconds that anything, and a test, may take on a busy machine
 NO_NEWS = "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
 RUN_ALL = "jupyterapp.commands.execute('notebook:run-all-cells')"
 CONTEXT = "window.jupyterapp?.shell?.currentWidget?.context"
@@ -42,10 +42,10 @@ def bounded():
     """Let no test last for ever."""
 
     def ring(*_):
-        pytest.fail(f"the test lasts longer than {5 * LONGEST} s")
+        pytest.fail(f"the test lasts longer than {IN_ALL} s")
 
     signal.signal(signal.SIGALRM, ring)
-    signal.alarm(5 * LONGEST)
+    signal.alarm(IN_ALL)
     yield
     signal.alarm(0)
 
@@ -177,7 +177,7 @@ class Page:
     def run(self):
         """Run all cells to the end; return what was not run, or failed, and why."""
         self.script(f"window.ran = false; {RUN_ALL}.finally(() => {{ window.ran = true }})")
-        until(lambda: self.script("return window.ran"), "the last cell", 5 * LONGEST)
+        until(lambda: self.script("return window.ran"), "the last cell", IN_ALL)
         return self.script("""
             const cells = jupyterapp.shell.currentWidget.content.widgets.filter(
                 (cell) => cell.model.type === "code" && cell.model.sharedModel.getSource());
