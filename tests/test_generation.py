@@ -302,9 +302,10 @@ def test_long_after_nothing_has_drifted():
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference"])
-def test_a_state_carries_on(backend):
+def test_a_state_carries_on(backend, monkeypatch):
     decoder = make_decoder(SMALL)
     latent, uniforms = make_input(decoder, 2, 4)
+    monkeypatch.setattr(generation, "PIECE", 2 * POOL)  # the whole is made in two
     whole = generation.generate(decoder, latent, uniforms=uniforms, backend=backend)
     state, heard = State(), []
     parts = [

@@ -1,8 +1,8 @@
 """The door to native code: what is compiled, for which processor, and what may be handed over.
 
 The package's C++ files are compiled once, where they run, and called through `ctypes`: without
-Python headers or setuptools, which many environments lack. Every array and number on its way to
-them, or to a GPU, passes through `array` and `number`.
+Python headers or setuptools, which many environments lack. What callers give passes through `array`
+and `number` once, before any generator has it.
 """
 
 import atexit
