@@ -378,7 +378,7 @@ def test_lineup_and_ratings(pack, umt):
     found = json.loads(said)
     assert (found["right"], found["n"], found["chance"]) == (2, 2, pytest.approx(1 / 6))
     assert found["domains"] == sorted(config.SIX_DOMAINS)
-    assert "2 of 2 right" in umt("ratings", "a.csv", "--key", "pack/key.csv")[1]
+    assert "2 of 2 right" in umt("ratings", "a.csv", "a.csv", "--key", "pack/key.csv")[1]
 
 
 REFUSED = {

@@ -64,6 +64,7 @@ def ratings(
         rows, domains = stimuli.unblind(key, tables), stimuli.choices(key)
     else:
         rows, domains = [row for table in tables for row in listening.read(table)], []
+    rows = listening.once(rows)
     if "answer" in rows[0]:
         domains = domains or sorted({row[name] for row in rows for name in ("domain", "answer")})
         found, show = listening.lineup(rows, domains), markdown.lineup

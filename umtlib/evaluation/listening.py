@@ -55,6 +55,12 @@ def read(path: str | os.PathLike, columns: Sequence[str] | None = None) -> list[
     return [row for _, row in rows]
 
 
+def once(rows: Sequence[Mapping]) -> list[Mapping]:
+    """Return a rater's last answer to each item: a sheet may be handed in twice, or corrected."""
+    items = (tuple(row[name] for name in row if name not in ("score", "answer")) for row in rows)
+    return [*dict(zip(items, rows, strict=True)).values()]
+
+
 def _score(text: str, where: str) -> float:
     try:
         if 1 <= (score := float(text)) <= 5:
