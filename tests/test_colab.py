@@ -119,18 +119,6 @@ def test_versions_that_are_kept():
     assert colab.installed(("numpy", "no-such-package")) == [f"numpy=={np.__version__}"]
 
 
-def test_fluidsynth_only_on_colab_and_only_once(pip, monkeypatch, request):
-    monkeypatch.setattr(colab.shutil, "which", lambda name: None)
-    colab.need_fluidsynth()
-    assert pip == []
-    request.getfixturevalue("on_colab")
-    colab.need_fluidsynth()
-    assert "fluidsynth" in pip[-1][0]
-    monkeypatch.setattr(colab.shutil, "which", lambda name: name)
-    colab.need_fluidsynth()
-    assert len(pip) == 2
-
-
 # --- the address ----------------------------------------------------------------------------------
 
 

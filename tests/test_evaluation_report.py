@@ -406,5 +406,14 @@ def test_ratings_from_elsewhere(tmp_path, umt):
     table = tmp_path / "lineup.csv"
     table.write_text("rater,clip,domain,answer\na,b,one,two\n")
     assert "by chance 0.500" in umt("ratings", table)[1]
-    status, _, stderr = umt("ratings", tmp_path / "no.csv")
-    assert status == 2 and stderr.startswith("umt: error: ") and stderr.count("\n") == 1
+    scores = tmp_path / "scores.csv"
+    scores.write_text("rater,clip,system,score,comment\na,b,x,3,\na,b,x,5,I was too strict\n")
+    status, said, _ = umt("ratings", scores, "--json")
+    assert json.loads(said)["systems"]["x"]["mean"] == 5  # the last answer counts
+    for wrong, words in {
+        (tmp_path / "no.csv",): "is no table", (table, scores): "each kind by itself",
+        (scores, "--key", scores): "has no column 'stimulus'",
+    }.items():  # fmt: skip
+        status, _, stderr = umt("ratings", *wrong)
+        assert status == 2 and stderr.startswith("umt: error: ") and stderr.count("\n") == 1
+        assert words in stderr

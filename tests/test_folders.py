@@ -180,6 +180,21 @@ def test_what_is_dropped_or_cut_is_listed(tmp_path):
     assert (summary.used, summary.dropped, len(lines)) == (5, 6, 8)
 
 
+def test_a_folder_that_cannot_be_read_is_listed(tmp_path, monkeypatch):
+    root = songs(tmp_path / "in", 3)
+    song(root / "shut/x.wav", hertz=700)
+
+    def scandir(path, given=os.scandir):
+        if str(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied", path)
+        return given(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)  # a test may be run by root, whom nothing stops
+    assert folders.build({"d": root}, tmp_path / "out", workers=0).dropped == 1
+    (line,) = skipped(tmp_path / "out")
+    assert line["file"] == "shut" and "cannot be read" in line["reason"]
+
+
 @pytest.mark.parametrize("domains, words", [
     ({"a b": "in"}, "letters, digits"), ({"a": "nowhere"}, "is no folder"),
     ({"a": "in", "b": "in"}, "inside"), ({"a": "in", "b": "in/sub"}, "inside"),

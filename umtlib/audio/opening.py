@@ -18,8 +18,9 @@ SUBTYPES = (
     "PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW",
     "VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III",
 )  # fmt: skip
-# A line of libsndfile's log: the bytes of samples that a header claims, and those that are there.
-_CLAIM = re.compile(r"(?:data|SSND) *: (\d+) \(should be (\d+)\)")
+# A line of libsndfile's log: the bytes that a header claims, and those that are there; of samples
+# or, in W64 and RF64, of nearly nothing else.
+_CLAIM = re.compile(r"(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)")
 _UNKNOWN = 2**31 - 2**16  # who writes to a pipe claims as much or more
 
 

@@ -9,6 +9,7 @@ from typer import Argument, Option, Typer
 from umtlib import files
 from umtlib.cli import options
 from umtlib.cli.printing import bars, say
+from umtlib.errors import EvaluationError
 
 app = Typer(help="Make a blinded listening test.", no_args_is_help=True)
 
@@ -65,6 +66,8 @@ def ratings(
     else:
         rows, domains = [row for table in tables for row in listening.read(table)], []
     rows = listening.once(rows)
+    if len({"answer" in row for row in rows}) > 1:
+        raise EvaluationError("tables of scores and of a lineup; analyse each kind by itself")
     if "answer" in rows[0]:
         domains = domains or sorted({row[name] for row in rows for name in ("domain", "answer")})
         found, show = listening.lineup(rows, domains), markdown.lineup

@@ -66,11 +66,13 @@ def _check_apart(folders: list[str | os.PathLike]) -> None:
 
 
 def _walk(root: str | os.PathLike) -> Iterator[str]:
-    """Yield every file, in a fixed order; of a folder that is hidden or a link only the folder."""
-    for folder, folders, names in os.walk(root):
+    """Yield every file, in a fixed order; only the folder if it is hidden, shut or a link."""
+    shut: list[OSError] = []
+    for folder, folders, names in os.walk(root, onerror=shut.append):
         closed = {n for n in folders if _hidden(n) or os.path.islink(os.path.join(folder, n))}
         folders[:] = sorted(set(folders) - closed)
         yield from (os.path.join(folder, name) for name in sorted([*names, *closed]))
+    yield from (error.filename for error in shut if os.path.isdir(error.filename))
 
 
 def _hidden(name: str) -> bool:
@@ -83,5 +85,6 @@ def _unwanted(path: str) -> str | None:
     if _hidden(name):
         return "hidden, or kept by a program"
     if os.path.isdir(path):
-        return "a link to a folder, which is not followed"
+        what = "link to a folder, which is not followed"
+        return f"a {what if os.path.islink(path) else 'folder that cannot be read'}"
     return None if suffix in SUFFIXES else f"no audio file by its name ({readable(suffix)!r})"

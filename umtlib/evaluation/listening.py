@@ -57,7 +57,7 @@ def read(path: str | os.PathLike, columns: Sequence[str] | None = None) -> list[
 
 def once(rows: Sequence[Mapping]) -> list[Mapping]:
     """Return a rater's last answer to each item: a sheet may be handed in twice, or corrected."""
-    items = (tuple(row[name] for name in row if name not in ("score", "answer")) for row in rows)
+    items = (tuple(row.get(name) for name in ("rater", "clip", "system", "domain")) for row in rows)
     return [*dict(zip(items, rows, strict=True)).values()]
 
 

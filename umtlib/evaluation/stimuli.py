@@ -141,8 +141,9 @@ def unblind(key: str | os.PathLike, sheets: Sequence[str | os.PathLike]) -> list
     EvaluationError
         If a sheet names what is not in the key.
     """
-    rows = listening.read(key, ("clip",))
-    if "heard" in rows[0]:
+    is_lineup = bool(choices(key))
+    rows = listening.read(key, LINEUP_KEY if is_lineup else OPINION_KEY)
+    if is_lineup:
         columns, item = LINEUP_SHEET, ("lineup", "answer")
         known = {
             (row["lineup"], row["number"]):

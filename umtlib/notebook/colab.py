@@ -4,7 +4,6 @@ That cell, and the address in it, are written by ``scripts/repository.py``.
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -51,19 +50,6 @@ def set_up(repository: str | os.PathLike = "..") -> Iterator[str]:
         yield f"Ready, with the GPU {torch.cuda.get_device_name()}."
     else:
         yield "Ready, without a GPU: Runtime, Change runtime type, T4 GPU would give one."
-
-
-def need_fluidsynth() -> None:
-    """Install the synthesiser that renders scores, on Colab where it is missing.
-
-    Raises
-    ------
-    subprocess.CalledProcessError
-        If it cannot be installed.
-    """
-    if "google.colab" in sys.modules and not shutil.which("fluidsynth"):
-        for words in (["update"], ["install", "--yes", "fluidsynth", "fluid-soundfont-gm"]):
-            subprocess.run(["apt-get", "--quiet", "--quiet", *words], check=True)
 
 
 def installed(names: tuple[str, ...]) -> list[str]:
