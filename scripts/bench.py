@@ -29,7 +29,10 @@ from umtlib.errors import UmtError
 from umtlib.generation import encoding
 from umtlib.machine import devices
 
-app = Typer(help="Measure the speed of this machine.", add_completion=False)
+app = Typer(
+    help="Measure the speed of this machine.", add_completion=False,
+    result_callback=lambda found: print(json.dumps(found)),
+)  # fmt: skip
 
 
 @app.command()
@@ -117,6 +120,6 @@ def _rate(piece: Callable[[], object], seconds: float) -> float:
 
 if __name__ == "__main__":
     try:
-        print(json.dumps(app(standalone_mode=False)))
+        app()
     except UmtError as error:
         sys.exit(str(error))

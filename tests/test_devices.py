@@ -188,6 +188,15 @@ def test_the_bench_reports_what_it_ran():
     assert trained["samples_per_second"] > 0 and trained["precision"] == "float16"
 
 
+def test_the_bench_prints_its_numbers_and_nothing_else(capsys):
+    assert pytest.raises(SystemExit, bench.app, ["encode", "--help"]).value.code == 0
+    assert "0" not in capsys.readouterr().out.splitlines()
+    assert pytest.raises(SystemExit, bench.app, ["encode", "--nope"]).value.code == 2
+    with pytest.raises(SystemExit):
+        bench.app(["encode", "--preset", "tiny", "--seconds", "0"])
+    assert json.loads(capsys.readouterr().out)["preset"] == "tiny"
+
+
 def test_another_error_keeps_its_words():
     with pytest.raises(RuntimeError, match="sizes"), devices.told_of_memory():
         raise RuntimeError("sizes do not match")
