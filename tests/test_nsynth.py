@@ -186,3 +186,9 @@ def test_the_command_asks_the_network_for_nothing_that_is_there(umt, tmp_path, m
     assert status == 0 and "12 tracks" in printed, complaint
     refused = umt("corpus", "nsynth", tmp_path, "--out", tmp_path / "three")
     assert_refused(refused, "nsynth-train/examples.json", out=tmp_path / "three")
+
+
+def test_only_one_process_downloads(umt, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused = umt("corpus", "nsynth", tmp_path, "--download", "--out", tmp_path / "out")
+    assert refused[0] == 2 and "without torchrun" in refused[2] and not any(tmp_path.iterdir())

@@ -117,7 +117,9 @@ def _prepare(build: Callable, *arguments, out: Path, **settings) -> None:
 
 
 def _obtain(names: Sequence[str], folder: Path) -> None:
-    from umtlib.corpora import download
+    from umtlib.corpora import download, processes
 
+    if processes.shard()[1] > 1:  # the others would not know when it is there
+        raise CorpusError("--download is for one process; run it once without torchrun first")
     with bars() as progress:
         download.obtain(names, folder, progress)

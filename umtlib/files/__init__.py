@@ -44,7 +44,7 @@ def parse_json(text: str | bytes) -> Any:
     Raises
     ------
     ValueError
-        If it is not JSON, or holds NaN or infinity.
+        If it is not JSON, or has the words NaN or Infinity.
     """
     try:
         return json.loads(text, parse_constant=_refuse)
