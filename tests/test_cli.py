@@ -20,6 +20,7 @@ import soundfile
 import umtlib
 from conftest import DOMAINS, assert_refused, tone
 from umtlib import audio, cli
+from umtlib.errors import GenerationError
 from umtlib.generation import hearing, translation
 from umtlib.notebook import artist
 
@@ -66,7 +67,8 @@ def test_one_file_into_all_domains_with_a_picture(umt, work, blink_folder):
 
 def test_what_is_written_is_what_the_library_returns(translate, blink_model):
     soundfile.write("in.wav", tone(0.1, 44_100), 44_100)
-    assert translate("in.wav", "--to", "drum", "--seed", 7, "--temperature", 0.8)[0] == 0
+    status, printed, _ = translate("in.wav", "--to", "drum", "--seed", 7, "--temperature", 0.8)
+    assert status == 0 and "\n1 domain made on " in printed
     assert os.listdir("out") == ["in.drum.wav"]
     samples, rate = soundfile.read("in.wav")
     found = umtlib.translate(blink_model, samples, rate, to="drum", seed=7, temperature=0.8)
@@ -119,6 +121,12 @@ def test_the_picture_of_a_long_recording_shows_its_beginning(umt, work, blink_fo
         assert umt("translate", "in.wav", "--model", blink_folder, "--to", "drum")[0] == 0
     assert lengths == [59 * 16_000] * 2 + [60 * 16_000] * 2
     assert titles == ["", "the first 1 minutes"]
+
+
+def test_the_death_of_who_draws_is_told():
+    with pytest.raises(GenerationError, match="process that draws .*; --no-picture does without"):
+        with artist.hired() as pool:
+            pool.submit(os._exit, 1).result()
 
 
 def test_a_recording_is_decoded_once_and_what_was_made_is_not_read(

@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,12 +33,13 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_what_is_made_is_made_once(folder):
-    path = native.cached("a.so", [b"source"], lambda: MADE)
-    assert path.read_bytes() == MADE and path.parent == folder
+    with native.cached("a.so", [b"source"], lambda: MADE) as path:
+        assert path.read_bytes() == MADE and path.parent == folder
     assert folder.stat().st_mode & 0o077 == 0  # nobody else puts anything there
-    assert native.cached("a.so", [b"source"], lambda: pytest.fail("it is there")) == path
-    other = native.cached("a.so", [b"another source"], lambda: b"anew")
-    assert other != path and other.read_bytes() == b"anew"
+    with native.cached("a.so", [b"source"], lambda: pytest.fail("it is there")) as again:
+        assert again == path
+    with native.cached("a.so", [b"another source"], lambda: b"anew") as other:
+        assert other != path and other.read_bytes() == b"anew"
 
 
 def full_disk(*_):
@@ -45,12 +47,15 @@ def full_disk(*_):
 
 
 @needs_compiler
-@pytest.mark.parametrize("why", ["full", "a file", "others can write to it"])
+@pytest.mark.parametrize("why", ["full", "a file", "others can write", "executed"])
 def test_without_a_cache_it_is_compiled_for_this_process(folder, monkeypatch, why):
     if why == "full":
         monkeypatch.setattr(os, "fsync", full_disk)
     elif why == "a file":
         folder.write_bytes(b"")
+    elif why == "executed":
+        monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=8))
+        monkeypatch.setattr(os, "ST_NOEXEC", 8, raising=False)  # of Linux
     else:
         folder.mkdir()
         folder.chmod(0o777)
@@ -58,6 +63,7 @@ def test_without_a_cache_it_is_compiled_for_this_process(folder, monkeypatch, wh
     with pytest.warns(RuntimeWarning, match="cannot keep what is compiled .*; set UMT_CACHE"):
         assert native.load("one.cpp").one() == 1
     assert not folder.is_dir() or list(folder.iterdir()) == []
+    assert list((folder.parent / "temporary").iterdir()) == []
 
 
 @needs_compiler
@@ -73,7 +79,8 @@ def test_many_build_at_once(folder):
     made = []
 
     def build():
-        made.append(native.cached("a.so", [ONE], lambda: native.compiled(command, ONE)))
+        with native.cached("a.so", [ONE], lambda: native.compiled(command, ONE)) as path:
+            made.append(path)
 
     threads = [threading.Thread(target=build) for _ in range(4)]
     for thread in threads:
@@ -89,6 +96,14 @@ def test_a_compiler_that_fails_is_quoted(folder):
     with pytest.raises(NativeError, match="cannot compile .*this is not C"):
         native.compiled(command, b"#error this is not C++")
     assert list((folder.parent / "temporary").iterdir()) == []
+
+
+def test_what_is_no_program_does_not_compile(folder, monkeypatch, tmp_path):
+    (tmp_path / "c++").write_bytes(b"")
+    (tmp_path / "c++").chmod(0o700)
+    monkeypatch.setenv("CXX", str(tmp_path / "c++"))
+    with pytest.raises(NativeError, match="Exec format error"):
+        native.load("machine/fused.cpp")
 
 
 # ------------------------------------------------------------------------- what is handed over

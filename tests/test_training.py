@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from unittest.mock import Mock, call
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from umtlib.config import Preset, TrainingConfig, preset
 from umtlib.corpora.batches import Crops, loader
 from umtlib.corpora.corpus import Corpus
 from umtlib.errors import CheckpointError, ConfigError, TrainingError
-from umtlib.runs import watching
+from umtlib.runs import log, watching
 
 DOMAINS = ("flute", "drum")  # of the fixture `corpus`
 
@@ -410,12 +411,21 @@ def test_a_run_of_an_older_version_is_refused_with_the_mend(corpus, again):
 
 
 def test_log_that_a_full_disk_has_torn_is_mended(corpus, again):
-    log = again / runs.LOG
-    whole = log.read_text()
+    path = again / runs.LOG
+    whole = path.read_text()
     assert '{"step": 8' in whole and "nats" in whole
-    log.write_text(whole + '{"step": 8, "nats": {"flute": 5.0}')
+    path.write_text(whole + '{"step": 8, "nats": {"flute": 5.0}')
     run(corpus, again, 8, resume=True)
-    assert log.read_text() == whole
+    assert path.read_text() == whole
+
+
+def test_what_tensorboard_is_told_is_on_the_disk_at_once(monkeypatch, tmp_path):
+    told = Mock()
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", told)
+    log.tensorboard(tmp_path)({"step": 3, "stage": "own", "nats": {"flute": 2.5}})
+    flute = call("nats/flute", 2.5, 3)
+    assert told.SummaryWriter(tmp_path).add_scalar.mock_calls == [call("step", 3, 3), flute]
+    assert told.SummaryWriter(tmp_path).mock_calls[-1] == call.flush()
 
 
 def test_another_number_of_threads_is_said_to_matter(corpus, again, monkeypatch):

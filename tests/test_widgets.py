@@ -264,6 +264,19 @@ def test_training_that_fails_says_why(tmp_path):
     assert "needs a corpus" in said_to(following.TrainingView(tmp_path / "run"), do="start")
 
 
+def test_a_training_that_is_done_is_not_gone_on_with(tmp_path):
+    line = '{"step": 20, "steps": 20, "seconds": 9, "samples_per_second": 1, "reconstruction": 3}'
+    (tmp_path / "log.jsonl").write_text(line + "\n")
+    view = following.TrainingView(tmp_path, tmp_path)
+    assert view.state["begun"] and not view.state["done"], "it was killed before it was saved"
+    (tmp_path / "step-00000020").mkdir()
+    view.look()
+    assert view.state["done"]
+    for steps, done in (("10", True), ("20", True), ("21", False)):
+        view = following.TrainingView(tmp_path, tmp_path, ["--steps", steps])
+        assert view.state["done"] == done
+
+
 def test_charts_have_chance_and_best():
     lines = [
         {"step": n, "steps": 20, "seconds": n, "samples_per_second": 32_000, "classifier": 0.7,

@@ -57,7 +57,8 @@ def _status(arguments: Sequence[str] | None) -> int:
     if rank := os.environ.get("LOCAL_RANK"):  # two that fill one cache of numba's can damage it
         import pooch
 
-        folder = os.environ.get("NUMBA_CACHE_DIR") or pooch.os_cache("umtlib") / "numba"
+        # Not below umtlib's own: numba would make that one such that others may write to it.
+        folder = os.environ.get("NUMBA_CACHE_DIR") or pooch.os_cache("umtlib-numba")
         os.environ["NUMBA_CACHE_DIR"] = os.path.join(folder, rank)
     previous = signal.getsignal(signal.SIGTERM)
     files.stop_in_order()

@@ -117,6 +117,7 @@ def _translate_one(
     from umtlib.generation import translation
 
     began, samples, number = time.perf_counter(), recording.samples, len(job.waves)
+    domains = f"{number} domain{'s' * (number > 1)}"
     seconds, shown, seen = samples / SAMPLE_RATE, 0, []
     if pool:
         shown, name = PICTURED * SAMPLE_RATE, f"input: {job.input.name}"
@@ -125,7 +126,7 @@ def _translate_one(
     if chunked and (stretches := translation.stretches(model, heard.levels)) > 1:
         say(f"{job.input.name}: cut into {stretches} stretches where it is quiet; --no-chunked "
             "makes it in one, exactly")  # fmt: skip
-    with _progress(f"{job.input.name} to {number} domains", samples) as tell:
+    with _progress(f"{job.input.name} to {domains}", samples) as tell:
         made = translation.write(
             model, job.waves, heard, shown, chunked=chunked, progress=tell, **settings
         )
@@ -134,7 +135,7 @@ def _translate_one(
             say(f"{job.waves[name]}: {seconds:.2f} s of audio, there after {taken:.3g} s")
             if pool:
                 seen.append(pool.submit(artist.look, name, start))
-    say(f"{number} domains made on {settings['backend']} in {str(settings['dtype'])[6:]} in "
+    say(f"{domains} made on {settings['backend']} in {str(settings['dtype'])[6:]} in "
         f"{taken:.3g} s: {seconds / taken * number:.3g} x real time")  # fmt: skip
     if pool:
         title = f"the first {PICTURED // 60} minutes" if samples >= shown else ""

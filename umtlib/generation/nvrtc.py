@@ -49,8 +49,8 @@ def cubin(options: Sequence[str], capability: int) -> bytes:
     except RuntimeError as error:  # the library itself is not there
         raise GenerationError(f"NVRTC cannot be loaded: {error}") from error
     parts = [source, *(str(part).encode() for part in (*command, *version))]
-    made = native.cached("kernel.cubin", parts, lambda: _compile(nvrtc, source, command))
-    return made.read_bytes()
+    with native.cached("kernel.cubin", parts, lambda: _compile(nvrtc, source, command)) as made:
+        return made.read_bytes()
 
 
 def _compile(nvrtc: ModuleType, source: bytes, command: Sequence[str]) -> bytes:

@@ -5,7 +5,6 @@ Python headers or setuptools, which many environments lack. What callers give pa
 and `number` once, before any generator has it.
 """
 
-import atexit
 import ctypes
 import errno
 import hashlib
@@ -17,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -107,11 +107,11 @@ def load(name: str) -> ctypes.CDLL:
     NativeError
         If there is no C++ compiler (``CXX``, ``c++``, ``g++``, ``clang++``), or it fails.
     """
-    (_, command, version), source = toolchain(), _source(name)
-    parts = [source, version, *map(os.fsencode, command)]
     try:
-        library = cached(f"{Path(name).stem}.so", parts, lambda: compiled(command, source))
-        return ctypes.CDLL(str(library))
+        (_, command, version), source = toolchain(), _source(name)
+        parts = [source, version, *map(os.fsencode, command)]
+        with cached(f"{Path(name).stem}.so", parts, lambda: compiled(command, source)) as library:
+            return ctypes.CDLL(str(library))
     except OSError as error:
         raise NativeError(f"the kernel cannot be built or loaded here: {error}") from error
 
@@ -184,11 +184,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("UMT_CACHE") or pooch.os_cache("umtlib"))
 
 
-def cached(name: str, parts: Sequence[bytes], make: Callable[[], bytes]) -> Path:
-    """Return a file of the cache, made if none was made of the same parts before.
+@contextmanager
+def cached(name: str, parts: Sequence[bytes], make: Callable[[], bytes]) -> Iterator[Path]:
+    """Give a file of the cache, made if none was made of the same parts before.
 
     What is in a folder to which others can write is not trusted: then, as where nothing can be
-    written, a `RuntimeWarning` says so and the file is made for this process alone.
+    written or executed, a `RuntimeWarning` says so and the file is made for this once.
     """
     stem, _, suffix = name.partition(".")
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
@@ -198,18 +199,21 @@ def cached(name: str, parts: Sequence[bytes], make: Callable[[], bytes]) -> Path
         found = folder.stat()
         if found.st_uid != os.geteuid() or found.st_mode & 0o022:
             raise PermissionError(errno.EACCES, "others can write to it")
+        if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):
+            raise PermissionError(errno.EACCES, "nothing in it can be executed")
         if not (folder / name).is_file():
             with files.replacing(folder / name) as part:
                 part.write_bytes(make())
     except OSError as error:
         warnings.warn(
             f"{folder} cannot keep what is compiled ({error.strerror}), so every start takes "
-            "seconds; set UMT_CACHE to a folder of your own", RuntimeWarning, stacklevel=3,
+            "seconds; set UMT_CACHE to a folder of your own", RuntimeWarning, stacklevel=4,
         )  # fmt: skip
-        folder = Path(tempfile.mkdtemp(prefix="umtlib-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        (folder / name).write_bytes(make())
-    return folder / name
+        with tempfile.TemporaryDirectory(prefix="umtlib-") as own:  # `umt` ends without `atexit`
+            Path(own, name).write_bytes(make())
+            yield Path(own, name)
+    else:
+        yield folder / name
 
 
 # ------------------------------------------------------------------------- what is handed over

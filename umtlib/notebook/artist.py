@@ -8,21 +8,35 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+from umtlib.errors import GenerationError
 
 _rows = {}  # what was looked at; the other process would import much to take it back
 
 
 @contextmanager
 def hired() -> Iterator[Executor]:
-    """Give the process: it imports what it needs while this one imports other things."""
+    """Give the process: it imports what it needs while this one imports other things.
+
+    Raises
+    ------
+    GenerationError
+        If it ends before its work.
+    """
     with ProcessPoolExecutor(1, get_context("spawn"), _sit_down) as pool:
         pool.submit(os.getpid)  # starts it
         try:
             yield pool
+        except BrokenProcessPool as error:
+            raise GenerationError(
+                "the process that draws has ended before its work, perhaps for want of memory; "
+                "--no-picture does without it"
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -24,7 +24,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 import umtlib
-from umtlib import files
+from umtlib import checkpoint, files
 from umtlib.errors import TrainingError
 from umtlib.notebook import figures
 from umtlib.notebook.widgets import Front
@@ -63,7 +63,8 @@ class TrainingView(Front):
         self._follower: threading.Thread | None = None
         self._seen = None
         atexit.register(self.do_stop)  # a kernel that ends leaves no training behind
-        super().__init__(running=False, begun=False, can=data is not None, html="", said="")
+        can = data is not None
+        super().__init__(running=False, begun=False, done=False, can=can, html="", said="")
         self.look()
 
     def do_start(self, buffers: Any = ()) -> None:
@@ -114,6 +115,8 @@ class TrainingView(Front):
     def look(self) -> None:
         """Show what the run's folder holds now."""
         lines = read_log(self.out / LOG)
+        if lines and self.state["done"] != (done := self._done(lines[-1]["steps"])):
+            self.tell(done=done)
         if not lines or self._seen == (seen := (len(lines), lines[-1])):
             return
         self._seen = seen
@@ -123,6 +126,12 @@ class TrainingView(Front):
         titles = {re.sub(r"^step-0*(\d+)\.(.*)\.wav$", r"\2, step \1", p.name): p for p in newest}
         if list(titles) != list(self.waveforms):
             self.show({title: umtlib.read(path) for title, path in titles.items()})
+
+    def _done(self, steps: int) -> bool:
+        """Tell whether the run has all steps: as many as its log says, if the options do not."""
+        asked = re.search(r"--steps[ =](\d+)", " ".join(map(str, self.options)))
+        saved = checkpoint.checkpoints(self.out)[-1:]  # after the log's last line
+        return any(int(one.name[5:]) >= (int(asked[1]) if asked else steps) for one in saved)
 
     def words(self) -> str:
         """Return how far the run is, in words."""

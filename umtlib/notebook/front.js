@@ -522,6 +522,7 @@ const widgets = {
       const word = state.running ? "stop" : state.begun ? "go on" : "train";
       name(go, word, word);
       go.disabled = !state.can;
+      go.hidden = state.done && !state.running;
       if (picture.innerHTML !== state.html) picture.innerHTML = state.html;
     };
     return { parts: [h("div", { className: "umt-bar" }, go), picture], update, label: "held-out excerpt, translated" };

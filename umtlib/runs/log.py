@@ -80,6 +80,7 @@ def tensorboard(folder: Path) -> Callable[[dict], None]:
             for domain, number in (value if isinstance(value, dict) else {"": value}).items():
                 if isinstance(number, int | float):
                     writer.add_scalar(f"{name}/{domain}".rstrip("/"), number, line["step"])
+        writer.flush()  # `umt` ends without waiting for threads
 
     return note
 
