@@ -197,6 +197,11 @@ def test_the_bench_prints_its_numbers_and_nothing_else(capsys):
     assert json.loads(capsys.readouterr().out)["preset"] == "tiny"
 
 
+def test_a_killed_worker_is_told_of_in_one_line():
+    with pytest.raises(ConfigError, match="smaller --set batch"), devices.told_of_memory():
+        raise RuntimeError("DataLoader worker (pid(s) 9979) exited unexpectedly")
+
+
 def test_another_error_keeps_its_words():
     with pytest.raises(RuntimeError, match="sizes"), devices.told_of_memory():
         raise RuntimeError("sizes do not match")

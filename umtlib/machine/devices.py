@@ -98,7 +98,9 @@ def told_of_memory(mend: str = MEMORY) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:  # of a GPU, and of the CPU
-        if "out of memory" not in str(error) and "you tried to allocate" not in str(error):
+    except RuntimeError as error:
+        # Of a GPU, of the CPU, and of a process that prepares batches and was killed.
+        known = "out of memory", "you tried to allocate", "DataLoader worker"
+        if not any(words in str(error) for words in known):
             raise
         raise ConfigError(mend) from error
