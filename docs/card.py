@@ -212,6 +212,8 @@ def card(about: dict, table: Table, training: dict) -> str:
         if system == "translation" and target != ALL
     }
     worst = min(named, key=named.get)
+    fades = {name: table["translation", name]["decay"] for name in named if name not in FADING}
+    faded = " and ".join(name for name, decay in fades.items() if decay < -2)
     return f"""# six-domains-small
 
 Translates any music into six domains by instrumentation: orchestra, string quartet, choir with
@@ -245,8 +247,8 @@ quartet and choir is reached with ease.
 ## Limits
 
 Least like its domain is {worst}: an independent recogniser takes {1 - named[worst]:.0%} of the excerpts for something else. Time is not right in all: levels
-follow the true rendering's less than the untranslated input's do, they flutter by {table["translation", ALL]["flutter"]:.2g} dB (true renderings: {table["truth", ALL]["flutter"]:.2g}), held notes of orchestra and
-quartet fade a little, and the bass comes late or glides. All outputs have the noise of 8-bit mu-law. The model knows six sounds of one soundfont; above 5 kHz the encoder hears nothing; drums, speech and dense mixtures are outside what it
+follow the true rendering's less than the untranslated input's do, they flutter by {table["translation", ALL]["flutter"]:.2g} dB (true renderings: {table["truth", ALL]["flutter"]:.2g}), held notes of {faded}
+fade a little, and the bass comes late or glides. All outputs have the noise of 8-bit mu-law. The model knows six sounds of one soundfont; above 5 kHz the encoder hears nothing; drums, speech and dense mixtures are outside what it
 has seen. The latent does not say all of the notes and still says something of the source: the model's classifier names it in
 {sum(training["accuracy"].values()) / len(training["accuracy"]):.0%} of the held-out segments, chance 17 %.
 """
