@@ -91,6 +91,14 @@ def test_loudness_does_not_matter(blink_model):
     assert np.array_equal(loud, quiet)
 
 
+def test_results_are_equally_loud_but_a_murmur_stays_one(blink_model, monkeypatch):
+    made = {"drum": tone(amplitude=0.9), "flute": tone(amplitude=0.001)}
+    monkeypatch.setattr(translation, "pieces", lambda *_, **__: iter(made.items()))
+    found = translation.translate(blink_model, tone(), 16_000)
+    assert np.allclose(np.sqrt(np.mean(found["drum"] ** 2)), audio.LEVEL, rtol=0.01)
+    assert np.allclose(found["flute"], made["flute"] * 10 ** (12 / 20), rtol=0.01)
+
+
 def test_long_audio_is_encoded_in_pieces_that_do_not_show(blink_model, monkeypatch):
     noise = np.random.default_rng(0).normal(0, 0.1, 5_001).astype(np.float32)
     whole = translation.encode(blink_model, noise)

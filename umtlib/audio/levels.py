@@ -28,25 +28,27 @@ class Loudness(NamedTuple):
     slow: bool
 
 
-def level(waveform: np.ndarray) -> np.ndarray:
+def level(waveform: np.ndarray, most: float = MOST_GAIN) -> np.ndarray:
     """Bring a recording to the level of the training audio: -20 dBFS root mean square.
 
     What is below about 10 Hz is removed, if it changes the level. Of the rest the 50 ms frames
     above -70 dBFS and within 30 dB of the loudest count, so pauses do not; where "the loudest"
     leaves out 0.6 s, and nothing counts as more than 5 dB above it, so clicks and knocks do not
-    either. Peaks are limited to -1 dBFS, and the gain to 40 dB: silence stays silence.
+    either. Peaks are limited to -1 dBFS, and the gain: silence stays silence.
 
     Parameters
     ----------
     waveform : np.ndarray
         Floats in [-1, 1] at 16 kHz, shape (T,), T at least 1.
+    most : float
+        The highest gain; by default 40 dB.
 
     Returns
     -------
     np.ndarray
         float32 in [-1, 1], shape (T,).
     """
-    return np.concatenate(list(levelled(waveform, measure(waveform))))
+    return np.concatenate(list(levelled(waveform, measure(waveform, most))))
 
 
 def level_gain(waveform: np.ndarray) -> np.float32:
@@ -64,14 +66,14 @@ def levelled(waveform: np.ndarray, loudness: Loudness) -> Iterator[np.ndarray]:
     return _filtered(waveform, 2 * _SLOW + 2 * _REACH, change)
 
 
-def measure(waveform: np.ndarray) -> Loudness:
-    """Find what brings a recording (T,) to the level."""
+def measure(waveform: np.ndarray, most: float = MOST_GAIN) -> Loudness:
+    """Find what brings a recording (T,) to the level, as far as the highest gain does."""
     frame = min(FRAME, len(waveform))
     powers = [_frame_powers(pair, frame) for pair in _filtered(waveform, 2 * _SLOW, _both)]
     whole, steady = map(_heard, np.concatenate(powers, axis=1))
     slow = bool(whole > 1.05 * steady)
     heard = np.sqrt(steady if slow else whole)
-    return Loudness(np.float32(min(LEVEL / max(heard, 1e-9), MOST_GAIN)), slow)
+    return Loudness(np.float32(min(LEVEL / max(heard, 1e-9), most)), slow)
 
 
 def _heard(power: np.ndarray) -> float:

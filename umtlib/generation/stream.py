@@ -36,9 +36,9 @@ def stream(
     """Translate audio block by block, as it arrives, in memory that does not grow.
 
     The result is that of `umtlib.translate` of the whole input with the same seed, up to the
-    rounding of the encoder's sums. But that brings a recording to the level of the training audio
-    first, by a gain that cannot be known before its end: here the caller does, as far as that goes
-    (see `umtlib.audio.level_gain`).
+    rounding of the encoder's sums. But that brings recording and result to the level of the
+    training audio, by gains that cannot be known before the end: here the caller does, as far as
+    that goes (see `umtlib.audio.level_gain`).
 
     Parameters
     ----------

@@ -4,6 +4,7 @@ Notebook: ``01_quickstart``.
 """
 
 import contextlib
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from umtlib.translator import MusicTranslator
 
 ALL = "all"
 TIMED = 800  # samples of a measurement
+MOST_GAIN = 10 ** (12 / 20)  # of a result; what needs more is no music but the decoder's murmur
 
 Progress = Callable[[int, int], None]
 
@@ -37,8 +39,8 @@ def translate(
     """Translate a recording into one or more musical domains.
 
     The recording is brought to the level of the training audio first (`umtlib.audio.level`), so a
-    quiet one works as well as a loud one; the result has the level that the decoder gives it.
-    Silence is translated like anything else: into what the decoder makes of it.
+    quiet one works as well as a loud one. So are the results, so that domains sound equally loud,
+    but none is raised by more than 12 dB: silence becomes what the decoder makes of it.
 
     Parameters
     ----------
@@ -73,7 +75,8 @@ def translate(
     _, dtype = resolve(settings.get("backend", "auto"), dtype)
     waveform = sound.level(sound.to_mono_16k(audio, sample_rate))
     heard = hear(model, [waveform], len(waveform), dtype)
-    sounds = _joined(pieces(model, names, heard, dtype=dtype, **settings))
+    made = _joined(pieces(model, names, heard, dtype=dtype, **settings))
+    sounds = {name: sound.level(waveform, MOST_GAIN) for name, waveform in made.items()}
     return sounds[to] if isinstance(to, str) and to != ALL else sounds
 
 
@@ -183,22 +186,24 @@ def pieces(
 def write(
     model: MusicTranslator, paths: Mapping[str, Path], heard: Heard, shown: int = 0, **settings
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Write what `pieces` makes to a WAV file for each domain.
+    """Do what `translate` does with what was heard, from the disk to a WAV file for each domain.
 
     Yields a domain's name when its file is there, and the first ``shown`` samples of it.
     """
-    with contextlib.ExitStack() as outer:
-        files = {name: outer.enter_context(contextlib.ExitStack()) for name in paths}
-        put = {name: files[name].enter_context(sound.writing(path)) for name, path in paths.items()}
-        written = dict.fromkeys(paths, 0)
-        begun = {name: [np.zeros(0, np.float32)] for name in paths}
+    with contextlib.ExitStack() as stack:
+        kept = {name: stack.enter_context(tempfile.TemporaryFile()) for name in paths}
         for name, piece in pieces(model, [*paths], heard, **settings):
-            put[name](piece)
-            begun[name].append(piece[: max(0, shown - written[name])])
-            written[name] += len(piece)
-            if written[name] == heard.samples:
-                files[name].close()  # the file appears
-                yield name, np.concatenate(begun.pop(name))
+            kept[name].write(piece.tobytes())
+            if kept[name].tell() < heard.samples * piece.itemsize:
+                continue
+            kept[name].flush()
+            waveform = np.memmap(kept[name], np.float32, "r")
+            loudness = sound.measure(waveform, MOST_GAIN)
+            with sound.writing(paths[name]) as put:
+                for block in sound.levelled(waveform, loudness):
+                    put(block)
+            start = sound.levelled(waveform[:shown], loudness)
+            yield name, np.concatenate([*start, np.zeros(0, np.float32)])
 
 
 def seeded(seed: int, rows: int = 1) -> State:

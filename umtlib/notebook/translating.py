@@ -166,16 +166,20 @@ class Translator(Recorder):
                 self._deliver(made)
                 shown = time.monotonic()
         self._deliver(made)
-        seconds = max(map(len, self.results.values())) / audio.SAMPLE_RATE
+        seconds = max(map(len, self.results.values()), default=0) / audio.SAMPLE_RATE
         stopped = "stopped; kept: " * self._stop.is_set()
         took = time.monotonic() - began
         many = f"{len(names)} domain{'s' * (len(names) > 1)}"
         self.tell(done=1.0, said=f"{stopped}{seconds:.1f} s in {many}, {took:.0f} s")
 
     def _deliver(self, made: Mapping[str, list[np.ndarray]]) -> None:
-        self.results = {n: np.concatenate([*p, np.zeros(0, np.float32)]) for n, p in made.items()}
+        self.results = {
+            name: audio.level(np.concatenate(parts), translation.MOST_GAIN)
+            for name, parts in made.items()
+            if parts
+        }
         source = {f"input: {self.state['source']}": self._input("source")}
-        self.show(source | {name: sound for name, sound in self.results.items() if len(sound)})
+        self.show(source | self.results)
 
     def _heard(self, dtype: torch.dtype) -> Heard:
         first = audio.level(self._input("source"))
