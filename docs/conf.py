@@ -6,15 +6,12 @@ without a network.
 """
 
 import re
-import tomllib
 from pathlib import Path
 
 from ipython_pygments_lexers import IPython3Lexer
 from latex2mathml.converter import convert
 
 ROOT = Path(__file__).parents[1]
-COLAB = "https://colab.research.google.com/github/{}/blob/main/notebooks/{}.ipynb"
-BADGE = '<p class="colab"><a href="{}">Open in Colab</a></p>'
 TOC = "\n```{{toctree}}\n:hidden:\n:caption: {}\n\n{}\n```\n"
 
 project = "umtlib"
@@ -34,31 +31,15 @@ html_theme_options = {"navigation_with_keys": True}
 suppress_warnings = ["myst.xref_missing", "myst.header"]
 
 
-def repository() -> str:
-    """Return ``owner/name`` of the address in pyproject.toml, or nothing while there is none."""
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    found = re.search(
-        r"github\.com/([^/]+/[^/]+?)(\.git)?/?$",
-        settings["project"].get("urls", {}).get("Repository", ""),
-    )
-    return found[1] if found else ""
-
-
-def add_contents(app, name: str, source: list[str]) -> None:
-    """Add to the course's first page what GitHub does not need: an order of the pages."""
+def prepare(app, name: str, source: list[str]) -> None:
+    """Add an order of the pages to the first one; let words stand for a badge, which is elsewhere."""
+    source[0] = re.sub(r"!\[(Open in Colab)\]\(\S+?\)", r"\1", source[0])
     if name == root_doc:
         course = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
         pages = sorted(f"/docs/{path.stem}" for path in (ROOT / "docs").glob("*.md"))
         more = ["/README", "/CONTRIBUTING", "/data/README", *pages]
         source[0] += TOC.format("Notebooks", "\n".join(course))
         source[0] += TOC.format("More to read", "\n".join(more))
-
-
-def add_badge(app, page: str, template, context: dict, doctree) -> None:
-    """Put "open in Colab" above each notebook, if the repository has an address."""
-    folder, _, name = page.partition("/")
-    if folder == "notebooks" and (ROOT / f"{page}.ipynb").exists() and repository():
-        context["body"] = BADGE.format(COLAB.format(repository(), name)) + context["body"]
 
 
 def add_formula(translator, node) -> None:
@@ -73,7 +54,6 @@ def add_formula(translator, node) -> None:
 def setup(app) -> dict:
     """Connect all this to Sphinx."""
     app.add_lexer("python", IPython3Lexer)  # cells also have lines for the shell
-    app.connect("source-read", add_contents)
-    app.connect("html-page-context", add_badge)
+    app.connect("source-read", prepare)
     app.add_html_math_renderer("mathml", (add_formula, None), (add_formula, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -11,6 +11,7 @@ pytest.importorskip("furo")
 pytest.importorskip("latex2mathml")
 
 import conf
+import repository
 from sphinx.cmd.build import main as sphinx_build
 
 ROOT = Path(__file__).parents[1]
@@ -69,12 +70,7 @@ def test_every_notebook_is_there_with_its_sounds_solutions_and_formulas(site):
         assert "$$" not in text or "math" in page.tags, path.name
 
 
-@pytest.mark.parametrize(
-    ("repository", "body"),
-    [("", "text"), ("o/n", '/github/o/n/blob/main/notebooks/01_quickstart.ipynb"')],
-)
-def test_colab_is_one_click_away_if_there_is_an_address(repository, body, monkeypatch):
-    monkeypatch.setattr(conf, "repository", lambda: repository)
-    context = {"body": "text"}
-    conf.add_badge(None, "notebooks/01_quickstart", None, context, None)
-    assert body in context["body"] and ("colab" in context["body"]) == bool(repository)
+def test_a_badge_becomes_words():
+    source = [repository.badge("https://github.com/o/n", "01_quickstart.ipynb")]
+    conf.prepare(None, "notebooks/01_quickstart", source)
+    assert source[0].startswith("[Open in Colab](https://colab.research.google.com/github/o/n/")
