@@ -11,7 +11,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import bench
@@ -27,38 +28,12 @@ DATA = Path(__file__).parents[1] / "data" / "mini"
 LIGHT = ["recompute=true", "micro_batches=2"]  # what a T4 needs for `paper`
 
 
-def lines(
-    device: str, backend: str, presets: tuple[str, ...], trained: str, seconds: float, crop: int
-) -> Iterator[tuple[str, str]]:
-    """Yield what was asked and what was found.
-
-    Parameters
-    ----------
-    device, backend : str
-        ``"cuda"`` and ``"cuda"``; others are for trying this script.
-    presets : tuple of str
-        Models that generate.
-    trained : str
-        A preset that is trained as in the paper.
-    seconds : float
-        How long each measurement takes, after a first step.
-    crop : int
-        Samples of a segment that is trained on.
-    """
-    for preset in presets:
-        yield f"codes equal to the reference's, `{preset}`", equal(preset, device, backend)
-    for preset in presets:
-        for streams in (1, 12, 64):
-            asked = {"streams": streams, "backend": backend, "seconds": seconds}
-            found = speed(bench.generate, preset, **asked)
-            yield f"generation, `{preset}`, {streams} streams, samples/s", found
-    for precision in PRECISIONS:
-        for name, more in (("", []), (", recompute and 2 micro-batches", LIGHT)):
-            asked = {"batch": 16, "crop": crop, "set_": more, "seconds": seconds}
-            memory(device, reset=True)
-            found = speed(bench.train, trained, device=device, precision=precision, **asked)
-            yield f"training, `{trained}`, {precision}{name}, samples/s", found + memory(device)
-    yield f"training, `{trained}`, two processes, samples/s", together(trained, device)
+def told(measure: Callable[..., str], *given: object, **asked: object) -> str:
+    """Return what a measurement finds, or why it finds nothing."""
+    try:
+        return measure(*given, **asked)
+    except (UmtError, RuntimeError) as error:  # of torch
+        return one_line(error)
 
 
 def equal(preset: str, device: str, backend: str) -> str:
@@ -67,24 +42,18 @@ def equal(preset: str, device: str, backend: str) -> str:
     torch.manual_seed(0)
     decoder = Decoder(settings.decoder, settings.encoder.latent, settings.encoder.pool).to(device)
     latent = torch.randn(3, settings.encoder.latent, 2, device=device)
-    try:
-        codes = [
-            generation.generate(
-                decoder, latent, backend=one, generator=torch.Generator().manual_seed(0)
-            )
-            for one in (backend, "reference")
-        ]
-    except (UmtError, RuntimeError) as error:
-        return one_line(error)
-    return f"{(codes[0] == codes[1]).float().mean().item():.1%}"
+    made, wanted = (
+        generation.generate(
+            decoder, latent, backend=one, generator=torch.Generator().manual_seed(0)
+        )
+        for one in (backend, "reference")
+    )
+    return f"{(made == wanted).float().mean().item():.1%}"
 
 
 def speed(measure: Callable[..., dict], preset: str, **asked: object) -> str:
-    """Return the samples per second that a function of `bench` finds, or why it finds none."""
-    try:
-        return f"{measure(preset, **asked)['samples_per_second']:,}"
-    except (UmtError, RuntimeError) as error:  # of torch
-        return one_line(error)
+    """Return the samples per second that a function of `bench` finds."""
+    return f"{measure(preset, **asked)['samples_per_second']:,}"
 
 
 def memory(device: str, reset: bool = False) -> str:
@@ -123,11 +92,31 @@ def main(
     seconds: float = 10,
     crop: int = 16_000,
 ) -> None:
-    """Print the table."""
+    """Print the table, line by line; other arguments are for trying this script.
+
+    Each measurement takes so many seconds after a first step; a training's segments have ``crop``
+    samples.
+    """
+
+    def line(asked: str, found: str) -> None:
+        print(f"| {asked} | {found} |", flush=True)
+
     name = torch.cuda.get_device_name() if device == "cuda" else device
     print(f"| {name}, torch {torch.__version__} | |\n|---|---|")
-    for asked, found in lines(device, backend, presets, trained, seconds, crop):
-        print(f"| {asked} | {found} |", flush=True)
+    for preset in presets:
+        found = told(equal, preset, device, backend)
+        line(f"codes equal to the reference's, `{preset}`", found)
+    for preset, streams in product(presets, (1, 12, 64)):
+        how = {"streams": streams, "backend": backend, "seconds": seconds}
+        found = told(speed, bench.generate, preset, **how)
+        line(f"generation, `{preset}`, {streams} streams, samples/s", found)
+    for precision, more in product(PRECISIONS, ([], LIGHT)):
+        how = {"batch": 16, "crop": crop, "set_": more, "seconds": seconds}
+        memory(device, reset=True)
+        found = told(speed, bench.train, trained, device=device, precision=precision, **how)
+        what = f"{precision}{', recompute and 2 micro-batches' * bool(more)}"
+        line(f"training, `{trained}`, {what}, samples/s", found + memory(device))
+    line(f"training, `{trained}`, two processes, samples/s", together(trained, device))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ answers from the notebooks, and what only a teacher can know from ``docs/teachin
 
 import math
 import re
-import sys
 import tomllib
 from collections.abc import Iterator
 
@@ -23,7 +22,6 @@ from umtlib.files import replacing
 ROOT = FOLDER.parent
 OUT = ROOT / "build" / "course"
 GUIDE = ROOT / "docs" / "teaching.md"
-KNOWN = ROOT / "docs" / "teaching.toml"
 EXERCISE = re.compile(r"^\*\*Exercise (\d+)", re.MULTILINE)
 SELF_TEST = re.compile(  # a section, or an exercise of questions
     r"^(#+ |\*\*Exercise ).*(self-test|test yourself|the questions|do you remember)",
@@ -44,15 +42,9 @@ raise NotImplementedError("exercise {0} is not solved yet")"""
 
 
 def pieces(text: str) -> Iterator[tuple[str, str | None, str]]:
-    """Cut a text behind each exercise.
+    """Cut a text behind each exercise: yield its text, its number and its solution.
 
-    Yields
-    ------
-    text : str
-        What comes before the solution, the task at its end.
-    number : str or None
-        Of the exercise; None for what follows the last one.
-    solution : str
+    The last text, which follows the last exercise, has no number.
     """
     start = 0
     for folded in FOLDED.finditer(text):
@@ -105,21 +97,18 @@ def answers(notebook) -> Iterator[str]:
         if cell.cell_type == "markdown":
             for text, number, solution in pieces(cell.source):
                 if number:
-                    name = text[[found.start() for found in EXERCISE.finditer(text)][-1] :]
-                    title = re.match(r"\*\*.*?\*\*", name)[0]
+                    title = re.findall(r"^\*\*Exercise \d.*?\*\*", text, re.MULTILINE)[-1]
                     yield f"{title}\n\n{solution}"
 
 
 def guide(course: dict, notebooks: dict) -> str:
-    """Return the teacher's guide, of the notebooks by name that there are."""
+    """Return the teacher's guide."""
     rows, chapters = [*TABLE], []
-    for name, about in course["notebook"].items():
-        title, taken, solutions, total = about["title"], {}, [], ("", "")
-        if name in notebooks:
-            title = f"[{title}](../notebooks/{name}.ipynb)"
-            taken, solutions = minutes(notebooks[name]), list(answers(notebooks[name]))
-            total = sum(taken.values()), sum(taken.values()) - SOLVING * len(solutions)
-        rows.append(f"| {title} | {total[0]} | {total[1]} | {about['skip']} |")
+    for name, notebook in notebooks.items():
+        about, taken = course["notebook"][name], minutes(notebook)
+        title, solutions = f"[{about['title']}](../notebooks/{name}.ipynb)", list(answers(notebook))
+        total = sum(taken.values())
+        rows.append(f"| {title} | {total} | {total - SOLVING * len(solutions)} | {about['skip']} |")
         chapters.append(_chapter(title, about, taken, solutions))
     plans = [f"## {plan['title']}\n\n{plan['text'].strip()}" for plan in course["plan"]]
     head = [f"# {course['title']}", course["text"].strip(), "\n".join(rows), HOW]
@@ -127,16 +116,12 @@ def guide(course: dict, notebooks: dict) -> str:
 
 
 def _chapter(title: str, about: dict, taken: dict, solutions: list) -> str:
-    parts = [f"## {title}"]
-    if taken:
-        parts.append("\n".join(f"- {section}: {time} min" for section, time in taken.items()))
+    sections = "\n".join(f"- {section}: {time} min" for section, time in taken.items())
     mistakes = "\n".join(f"- {mistake}" for mistake in about["mistakes"])
-    parts += ["**Common mistakes**", mistakes, f"**Ask the class.** {about['ask']}"]
-    if solutions:
-        text = "\n\n".join(solutions)
-        text = re.sub(r"\]\((\d\d_\w+\.ipynb)", r"](../notebooks/\1", text)
-        parts.append(f"<details>\n<summary>Answers</summary>\n\n{text}\n\n</details>")
-    return "\n\n".join(parts)
+    text = re.sub(r"\]\((\d\d_\w+\.ipynb)", r"](../notebooks/\1", "\n\n".join(solutions))
+    text = f"<details>\n<summary>Answers</summary>\n\n{text}\n\n</details>"
+    ask = f"**Ask the class.** {about['ask']}"
+    return "\n\n".join([f"## {title}", sections, "**Common mistakes**", mistakes, ask, text])
 
 
 def course() -> dict:
@@ -146,11 +131,10 @@ def course() -> dict:
 
 def known() -> dict:
     """Return what only a teacher can know."""
-    return tomllib.loads(KNOWN.read_text("utf-8"))
+    return tomllib.loads((ROOT / "docs" / "teaching.toml").read_text("utf-8"))
 
 
-def main() -> int:
-    """Write both."""
+if __name__ == "__main__":
     notebooks = course()
     OUT.mkdir(parents=True, exist_ok=True)
     for name, notebook in notebooks.items():
@@ -158,8 +142,3 @@ def main() -> int:
     with replacing(GUIDE) as part:
         part.write_text(guide(known(), notebooks), encoding="utf-8")
     print(f"{len(notebooks)} notebooks in {OUT.relative_to(ROOT)}, the guide in {GUIDE.name}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

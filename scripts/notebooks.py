@@ -24,6 +24,7 @@ from pathlib import Path
 import nbclient
 import nbformat
 import soundfile
+from nbformat import v4
 from PIL import Image
 
 from umtlib.files import replacing
@@ -35,7 +36,6 @@ LIMIT = 350_000  # bytes of a notebook: every remake stays in the clone for ever
 TIMES = "times"  # the tag of a cell whose numbers differ from run to run
 CLOCK = re.compile(r"\b(perf_counter|process_time|monotonic|translation\.speed)\b")
 SHOWN = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png")
-KEPT_METADATA = ("kernelspec", "language_info")
 SOUND = re.compile(r"data:audio/(?:x-)?wav;base64,([A-Za-z0-9+/=\s]+)")
 PICTURE = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)")
 NUMBER = re.compile(r"\s*\d+(\.\d+)?(e[-+]?\d+)?")
@@ -61,20 +61,18 @@ BEST_FIRST = (
 )
 
 
-def run(notebook, folder: Path):
-    """Return a copy that has been executed from top to bottom; an error in a cell is raised."""
-    notebook = nbformat.from_dict(notebook)
+def client(notebook, folder: Path) -> nbclient.NotebookClient:
+    """Return what runs the cells of a notebook in a folder; an error in a cell is raised."""
     where = {"metadata": {"path": str(folder)}}
-    nbclient.NotebookClient(notebook, timeout=None, record_timing=False, resources=where).execute()
-    return notebook
+    return nbclient.NotebookClient(notebook, timeout=None, record_timing=False, resources=where)
 
 
 def keep(notebook, quality: Quality):
     """Return a copy with what a reader sees and hears only, without traces of the machine."""
     notebook = nbformat.from_dict(notebook)
-    known = {name: notebook.metadata[name] for name in KEPT_METADATA if name in notebook.metadata}
-    known["language_info"] = {"name": "python"}  # without the version of the author's Python
-    notebook.metadata = nbformat.from_dict(known)
+    language = {"language_info": {"name": "python"}}  # without the version of the author's Python
+    kernel = {k: value for k, value in notebook.metadata.items() if k == "kernelspec"}
+    notebook.metadata = nbformat.from_dict(kernel | language)
     for cell in notebook.cells:
         tags = cell.metadata.get("tags")
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
@@ -128,10 +126,9 @@ def smaller_picture(encoded: str, quality: Quality) -> str:
 
 def smaller_html(html: str, quality: Quality) -> str:
     """Return HTML whose embedded pictures and WAV sounds are small."""
-    html = PICTURE.sub(
-        lambda found: f"data:image/png;base64,{smaller_picture(found[1], quality)}", html
-    )
-    return SOUND.sub(lambda found: f"data:audio/ogg;base64,{opus(found[1], quality)}", html)
+    png, ogg = "data:image/png;base64,", "data:audio/ogg;base64,"
+    html = PICTURE.sub(lambda found: png + smaller_picture(found[1], quality), html)
+    return SOUND.sub(lambda found: ogg + opus(found[1], quality), html)
 
 
 def opus(wav: str, quality: Quality) -> str:
@@ -147,46 +144,38 @@ def steady(new, old):
     """Return ``new`` with the old outputs of cells whose times are all that has changed."""
     before = {cell.id: cell for cell in old.cells if cell.cell_type == "code"}
     for cell in new.cells:
+        varies = TIMES in cell.metadata.get("tags", ()) or CLOCK.search(cell.source)
         known = before.get(cell.id)
-        if known and varies(cell) and _but_for_numbers(cell) == _but_for_numbers(known):
+        if known and varies and _but_for_numbers(cell) == _but_for_numbers(known):
             cell.outputs = known.outputs
     return new
 
 
-def varies(cell) -> bool:
-    """Whether a cell's numbers differ from run to run."""
-    return cell.cell_type == "code" and bool(
-        TIMES in cell.metadata.get("tags", ()) or CLOCK.search(cell.source)
-    )
+def text(output) -> str:
+    """Return what an output says in plain text."""
+    return output.get("text", output.get("data", {}).get("text/plain", ""))
 
 
 def _but_for_numbers(cell) -> list:
     """Return source and outputs, without numbers and without what pictures and sounds show."""
-    shapes = [cell.source]
-    for output in cell.outputs:
-        data = output.get("data", {})
-        shapes.append(
-            (sorted(data), NUMBER.sub(" #", output.get("text", data.get("text/plain", ""))))
-        )
-    return shapes
+    shapes = [(sorted(o.get("data", {})), NUMBER.sub(" #", text(o))) for o in cell.outputs]
+    return [cell.source, shapes]
 
 
 def committed(path: Path):
     """Return the notebook as it was committed, or an empty one."""
     show = ["git", "show", f"HEAD:./{path.name}"]
-    found = subprocess.run(show, cwd=path.parent, capture_output=True, check=False)
-    text = found.stdout.decode() if found.returncode == 0 else ""
-    return nbformat.reads(text, as_version=4) if text else nbformat.v4.new_notebook()
+    found = subprocess.run(show, cwd=path.parent, capture_output=True, encoding="utf-8")
+    return nbformat.reads(found.stdout, as_version=4) if found.stdout else v4.new_notebook()
 
 
 def made(ran, old) -> str:
     """Return the file's text, in the best quality that fits; the smallest if none does."""
     for quality in BEST_FIRST:
-        notebook = steady(keep(ran, quality), keep(old, quality))
-        text = nbformat.writes(notebook) + "\n"
-        if len(text.encode()) <= LIMIT:
+        found = nbformat.writes(steady(keep(ran, quality), keep(old, quality))) + "\n"
+        if len(found.encode()) <= LIMIT:
             break
-    return text
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -198,17 +187,17 @@ def main(arguments: list[str] | None = None) -> int:
     paths = options.paths or sorted(FOLDER.glob("*.ipynb"))
     too_large = 0
     for path in paths:
-        began = time.perf_counter()
-        ran = run(nbformat.read(path, as_version=4), path.parent)
-        text = made(ran, nbformat.v4.new_notebook() if options.times else committed(path))
-        size = len(text.encode())
+        began, notebook = time.perf_counter(), nbformat.read(path, as_version=4)
+        client(notebook, path.parent).execute()
+        found = made(notebook, v4.new_notebook() if options.times else committed(path))
+        size = len(found.encode())
         print(f"{path.name}: {time.perf_counter() - began:.0f} s, {size / 1000:.0f} KB")
         if size > LIMIT:
             print(f"{path}: over {LIMIT // 1000} KB: fewer or shorter sounds", file=sys.stderr)
             too_large += 1
             continue
         with replacing(path) as part:
-            part.write_text(text, encoding="utf-8")
+            part.write_text(found, encoding="utf-8")
     return too_large
 
 

@@ -6,24 +6,21 @@
     python scripts/outside.py 06_generation  # some
 """
 
-import argparse
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import nbclient
 import nbformat
 
-REPOSITORY = Path(__file__).parents[1]
-NOTEBOOKS = REPOSITORY / "notebooks"
+from notebooks import FOLDER, client
 
 
 def install(folder: Path) -> Path:
     """Build the wheel, install it alone into a folder, and return that."""
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
-    subprocess.run(build, cwd=REPOSITORY, check=True, capture_output=True)
+    subprocess.run(build, cwd=FOLDER.parent, check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
     there = folder / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
@@ -33,28 +30,18 @@ def install(folder: Path) -> Path:
 
 def run(name: str, site: Path, folder: Path) -> None:
     """Run a notebook in a folder of its own; an error in a cell is raised."""
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     first = f"import umtlib; assert umtlib.__file__.startswith({str(site)!r}), umtlib.__file__"
     notebook.cells.insert(0, nbformat.v4.new_code_cell(first))
     place = folder / name / "notebooks"
     place.mkdir(parents=True)
-    nbclient.NotebookClient(
-        notebook, timeout=None, resources={"metadata": {"path": str(place)}}
-    ).execute(env=os.environ | {"PYTHONPATH": str(site)})
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the notebooks that are named, or all."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("names", nargs="*", help="by default all")
-    names = parser.parse_args(arguments).names
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made).resolve()
-        site = install(folder)
-        for name in names or [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb"))]:
-            run(name, site, folder)
-            print(f"{name}: runs")
+    client(notebook, place).execute(env=os.environ | {"PYTHONPATH": str(site)})
 
 
 if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made).resolve()
+        site = install(folder)
+        for name in sys.argv[1:] or [path.stem for path in sorted(FOLDER.glob("*.ipynb"))]:
+            run(name, site, folder)
+            print(f"{name}: runs")

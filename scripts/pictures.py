@@ -2,13 +2,12 @@
 
 ::
 
-    python scripts/pictures.py [--model MODEL] [--name after]
+    python scripts/pictures.py
 
 An excerpt of data/mini that its own domain plays is translated into the others. The onsets of its
 score are marked.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -30,18 +29,10 @@ EXCERPT, SECONDS = "bach_organ-00", 5
 
 def main() -> None:
     """Translate, draw and write."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--model", default="six-domains-small")
-    parser.add_argument("--name", default="after")
-    options = parser.parse_args()
-    OUT.mkdir(exist_ok=True)
     pair = next(pair for pair in read_pairs(ROOT / "data" / "mini") if pair.id == EXCERPT)
     samples = pair.audio().astype(np.float32)[: SECONDS * SAMPLE_RATE] / 32_768
-    model = umtlib.load(options.model)
-    made = umtlib.translate(model, samples, SAMPLE_RATE)
-    write(OUT / f"{options.name}.ogg", made["beethoven_piano"])
-    if options.name != "after":
-        return
+    made = umtlib.translate(umtlib.load(), samples, SAMPLE_RATE)
+    write(OUT / "after.ogg", made["beethoven_piano"])
     write(OUT / "input.ogg", samples)
     true = {name: pair.audio(name).astype(np.float32)[: len(samples)] / 32_768 for name in made}
     write(OUT / "truth.ogg", true["beethoven_piano"])

@@ -15,11 +15,10 @@ import inspect
 import sys
 from pathlib import Path
 
-import nbclient
 import nbformat
 from nbclient.exceptions import CellExecutionError
 
-from notebooks import FOLDER, MARK
+from notebooks import FOLDER, MARK, client, text
 
 # What a slip in a fault raises, and no check.
 ACCIDENTS = ("AttributeError", "ImportError", "NameError", "RecursionError", "TypeError")
@@ -214,17 +213,16 @@ translating.Translator._input = lambda self, which: _input(self, which)[::-1].co
 
 def noticed(notebook, folder: Path, fault: str) -> str | None:
     """Run a notebook with a fault; return what a checked cell says of it, or None."""
-    planted = nbformat.from_dict(notebook)
+    planted, given = nbformat.from_dict(notebook), map(inspect.getsource, (plant, translate_badly))
     imports = [index for index, cell in enumerate(planted.cells) if cell.cell_type == "code"][1]
-    planted.cells.insert(imports + 1, nbformat.v4.new_code_cell(_source(fault)))
-    client = nbclient.NotebookClient(
-        planted, timeout=None, resources={"metadata": {"path": str(folder)}}
-    )
-    with client.setup_kernel():
+    source = "\n\n".join([*given, fault])
+    planted.cells.insert(imports + 1, nbformat.v4.new_code_cell(source))
+    running = client(planted, folder)
+    with running.setup_kernel():
         for index, cell in enumerate(planted.cells):
             before = _texts(cell)
             try:
-                client.execute_cell(cell, index)
+                running.execute_cell(cell, index)
             except CellExecutionError as error:
                 if not cell.source.startswith(MARK) or error.ename in ACCIDENTS:
                     print(f"  an accident, not a check: {error.ename}: {error.evalue}")
@@ -235,16 +233,9 @@ def noticed(notebook, folder: Path, fault: str) -> str | None:
     return None
 
 
-def _source(fault: str) -> str:
-    return "\n\n".join([inspect.getsource(plant), inspect.getsource(translate_badly), fault])
-
-
 def _texts(cell) -> list[str]:
     """Return the lines that a cell printed or returned."""
-    texts = [
-        o.get("text", o.get("data", {}).get("text/plain", "")) for o in cell.get("outputs", [])
-    ]
-    return "".join(texts).splitlines()
+    return "".join(text(output) for output in cell.get("outputs", [])).splitlines()
 
 
 def _first_difference(before: list[str], after: list[str]) -> str:

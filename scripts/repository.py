@@ -1,11 +1,10 @@
 """Write the repository's address, which stands in pyproject.toml, into notebooks and README.
 
-    python scripts/repository.py [--check]
+    python scripts/repository.py
 
 Every notebook gets the same first code cell, which sets up Colab, and below its title a badge that
 opens it there; so does the README, where it has the line ``<!-- badge -->``. Badges are for
-addresses on GitHub. With ``--check`` nothing is written, and the exit status is 1 if a file is not
-as it should be. To do it again changes nothing.
+addresses on GitHub. To do it again changes nothing.
 """
 
 import json
@@ -82,20 +81,17 @@ def _split(source: str) -> list[str]:
     return source.splitlines(keepends=True)
 
 
-def main(check: bool) -> int:
-    """Write all files, or look whether they are as they should be."""
-    where, wrong = address(), []
+def main() -> None:
+    """Write all files."""
+    where = address()
     for path in [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "README.md"]:
         text = path.read_text(encoding="utf-8")
         is_notebook = path.suffix == ".ipynb"
         wanted = notebook(text, path.name, where) if is_notebook else readme(text, where)
         if text != wanted:
-            wrong.append(path.name)
-            if not check:
-                path.write_text(wanted, encoding="utf-8")
-    print(f"{'to be written' if check else 'written'}: {', '.join(wrong) or 'nothing'}")
-    return int(check and bool(wrong))
+            path.write_text(wanted, encoding="utf-8")
+            print(f"written: {path.name}")
 
 
 if __name__ == "__main__":
-    sys.exit(main("--check" in sys.argv[1:]))
+    main()

@@ -49,24 +49,10 @@ def flux_ratio(waveform: np.ndarray, cuts: Sequence[int]) -> float:
 
 
 def evaluate(made: np.ndarray, exact: np.ndarray, cuts: Sequence[int]) -> dict:
-    """Compare the seams of a chunked generation with an exact one.
+    """Compare the seams of a chunked generation with an exact one of the same input.
 
-    Parameters
-    ----------
-    made, exact : np.ndarray
-        Waveforms in [-1, 1], 16 kHz, shape (T,), of the same input.
-    cuts : sequence of int
-        Where the stretches of ``made`` begin, in samples, without the first.
-
-    Raises
-    ------
-    EvaluationError
-        If the waveforms differ in length, or not all seams lie wholly inside.
+    Both are in [-1, 1], 16 kHz, shape (T,). At the cuts, in samples, stretches of ``made`` begin.
     """
-    if len(made) != len(exact):
-        raise EvaluationError(f"waveforms of {len(made)} and {len(exact)} samples; cut them alike")
-    if not len(cuts) or min(cuts) < WINDOW or max(cuts) + chunks.FADE + WINDOW > len(made):
-        raise EvaluationError(f"cuts {list(cuts)} of {len(made)} samples; give some, all inside")
     powers = [np.mean([np.square(x[c : c + chunks.FADE]) for c in cuts]) for x in (made, exact)]
     return {
         "seams": len(cuts),
@@ -92,6 +78,8 @@ def compare(
     )
     made, exact = (torch.cat([piece[0] for _, piece in take]).numpy() for take in takes)
     cuts = chunks.plan(decoder, heard.levels[0], seconds)[1:-1]
+    if not len(cuts):
+        raise EvaluationError("a recording that is so short is not cut; give a longer one")
     return evaluate(made, exact, [frame * decoder.guide.pool for frame in cuts])
 
 

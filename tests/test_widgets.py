@@ -12,10 +12,12 @@ import nbformat
 import numpy as np
 import pytest
 import soundfile
+from nbconvert import HTMLExporter
 
 from conftest import DOMAINS, tone
-from umtlib import errors, notebook
+from umtlib import errors
 from umtlib.evaluation import listening, stimuli
+from umtlib.generation import translation
 from umtlib.notebook import following, hearing, players, translating, widgets
 
 SOUNDS = {"low": tone(1), "high": tone(0.5, hertz=880, amplitude=0.03)}
@@ -58,30 +60,23 @@ def test_wav_where_there_is_no_opus(monkeypatch):
 
 def test_players_are_equally_loud():
     player = widgets.Player(SOUNDS | {"silence": np.zeros(100)}, onsets=[0, 0.5])
-    levels = [
+    low, high, _ = (
         np.abs(sound * told["gain"]).max()
         for sound, told in zip(player.waveforms.values(), player.sounds, strict=True)
-    ]
-    assert levels[0] == pytest.approx(levels[1], rel=0.05) and levels[0] <= 1
+    )
+    assert low == pytest.approx(high, rel=0.05) and low <= 1
     assert player.state["onsets"] == [0, 0.5]
     assert {len(told["picture"]) for told in player.sounds} == {players.ROWS * players.COLUMNS}
 
 
-def test_without_a_page_a_widget_is_html_with_its_sounds():
+def test_without_a_kernel_a_widget_is_html_with_its_sounds():
     bundle = shown(widgets.Player({"a < b": tone(0.1)}))
-    assert "a &lt; b" in bundle["text/html"] and bundle["text/html"].count("<audio") == 1
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert "0x" not in bundle["text/plain"], "the place in memory is another each time"
-
-
-def test_nbconvert_shows_the_sounds():
-    from nbconvert import HTMLExporter
-
-    data = shown(widgets.Player({"tone": tone(0.1)}))
-    output = nbformat.v4.new_output("display_data", data)
+    output = nbformat.v4.new_output("display_data", bundle)
     cell = nbformat.v4.new_code_cell("player", outputs=[output])
     page, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
-    assert page.count("<audio ") == 1 and "data:audio/" in page
+    assert "a &lt; b" in page and page.count("<audio ") == 1 and "data:audio/" in page
 
 
 def test_a_sound_can_be_had_exactly(monkeypatch):
@@ -92,25 +87,19 @@ def test_a_sound_can_be_had_exactly(monkeypatch):
     assert told["title"] == "high" and len(soundfile.read(io.BytesIO(file))[0]) == 8_000
 
 
-def test_progress_is_shown_and_taken_away_again(capsys):
-    with notebook.progress("waiting") as tell:
-        tell(1, 4)
-        time.sleep(0.15)
-        tell(2, 4)
-    printed = capsys.readouterr()
-    assert "waiting  50%" in printed.err and "left" in printed.err and printed.out == ""
-    assert printed.err.rsplit("\r", 2)[1].strip() == ""
-
-
 # --- recorder -------------------------------------------------------------------------------------
 
 
-def record(recorder, waveform, rate):
+def send(recorder, content, **end):
+    """Send bytes in pieces, and what they were."""
     said_to(recorder, do="begin")
-    pcm = (waveform * 32_767).astype("<i2").tobytes()
-    for start in range(0, len(pcm), 10_000):
-        said_to(recorder, [pcm[start : start + 10_000]], do="piece")
-    return said_to(recorder, do="recorded", rate=rate)
+    for start in range(0, len(content), 10_000):
+        said_to(recorder, [content[start : start + 10_000]], do="piece")
+    return said_to(recorder, **end)
+
+
+def record(recorder, waveform, rate):
+    return send(recorder, (waveform * 32_767).astype("<i2").tobytes(), do="recorded", rate=rate)
 
 
 def test_recorder_joins_the_pieces():
@@ -123,16 +112,11 @@ def test_recorder_joins_the_pieces():
 
 
 @pytest.mark.parametrize(
-    ("waveform", "rate", "words"),
-    [
-        (np.zeros(0), 16_000, "nothing was recorded"),
-        (tone(1), 0, "nothing was recorded"),
-        (tone(1), 1e9, "nothing was recorded"),
-    ],
+    ("waveform", "rate"), [(np.zeros(0), 16_000), (tone(1), 0), (tone(1), 1e9)]
 )
-def test_no_recording(waveform, rate, words):
+def test_no_recording(waveform, rate):
     recorder = widgets.Recorder()
-    assert words in record(recorder, waveform, rate) and recorder.sound is None
+    assert "nothing was recorded" in record(recorder, waveform, rate) and recorder.sound is None
 
 
 @pytest.mark.parametrize(("amplitude", "words"), [(0, "nothing is to be heard"), (1, "clipped")])
@@ -145,18 +129,15 @@ def test_recording_is_judged(amplitude, words):
 @pytest.mark.parametrize("name", ["my tune.wav", "../<b>.wav", "no suffix"])
 def test_recorder_takes_files(name):
     recorder, file = widgets.Recorder(), players.encode(tone(1), exact=True)[0]
-    said_to(recorder, do="begin")
-    said_to(recorder, [file[:1000]], do="piece")
-    said_to(recorder, [file[1000:]], do="piece")
-    assert said_to(recorder, do="file", name=name) == ""
+    assert send(recorder, file, do="file", name=name) == ""
     assert len(recorder.sound) == 16_000 and name in recorder.state["said"]
     assert "<b>" not in shown(recorder)["text/html"]
 
 
 def test_a_file_that_is_no_sound_is_refused_by_its_name():
     recorder = widgets.Recorder()
-    said_to(recorder, [b"no sound"], do="piece")
-    assert "letter.txt" in (error := said_to(recorder, do="file", name="letter.txt"))
+    error = send(recorder, b"no sound", do="file", name="letter.txt")
+    assert "letter.txt" in error
     assert "umt-upload" not in error and error in shown(recorder)["text/html"]
 
 
@@ -178,8 +159,6 @@ def until(holds, longest=60):
 
 
 def test_translator_makes_what_translate_makes(translator, blink_model):
-    from umtlib.generation import translation
-
     said_to(translator, do="set", values={"seed": 3, "chosen": ["drum"], "temperature": 0.8})
     made = translator.run()
     expected = translation.translate(

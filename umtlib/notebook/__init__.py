@@ -1,11 +1,6 @@
 """What only the notebooks and the pictures need: plots, players, widgets, the set-up on Colab."""
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from tqdm import tqdm
 
 from umtlib.errors import CorpusError
 
@@ -13,10 +8,7 @@ from umtlib.errors import CorpusError
 def data(name: str) -> Path:
     """Return the path of data that comes with umtlib, from the repository or an installed wheel.
 
-    Parameters
-    ----------
-    name : str
-        Below ``data/``, as ``mini``, the small corpus, or ``examples/whistle.wav``.
+    Its name is that below ``data/``, as ``mini``, the small corpus, or ``examples/whistle.wav``.
 
     Raises
     ------
@@ -37,34 +29,3 @@ def root() -> Path:
     """
     near = Path("..")
     return near if (near / "data/mini").exists() else data("mini").parents[1]
-
-
-def device() -> str:
-    """Return ``cuda`` if there is a GPU that torch can use, and else ``cpu``."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@contextlib.contextmanager
-def progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show below the cell how far something is, and the time left, while it lasts.
-
-    Gives a function of what is done and the whole, as `umtlib.translate` takes it::
-
-        with notebook.progress("translating") as tell:
-            made = umtlib.translate(model, whistle, 16_000, progress=tell)
-
-    Parameters
-    ----------
-    title : str
-        What is being done.
-    """
-    form = "{desc} {percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left"
-    with tqdm(desc=title, bar_format=form, leave=False, file=sys.stderr) as bar:
-
-        def tell(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield tell

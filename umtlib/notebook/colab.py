@@ -3,6 +3,7 @@
 That cell, and the address in it, are written by ``scripts/repository.py``.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -18,17 +19,8 @@ KEPT = ("torch", "torchaudio", "numpy", "ipywidgets")
 def set_up(repository: str | os.PathLike = "..") -> Iterator[str]:
     """Install umtlib and what it needs, without replacing Colab's torch, numpy and widgets.
 
-    What is installed already is left as it is, so that it can be done again at no cost.
-
-    Parameters
-    ----------
-    repository : path
-        The folder that was cloned.
-
-    Yields
-    ------
-    str
-        What is being done, and with what.
+    It says what is being done, and with what. What is installed already is left as it is, so that
+    it can be done again at no cost. The repository is the folder that was cloned.
 
     Raises
     ------
@@ -56,8 +48,6 @@ def installed(names: tuple[str, ...]) -> list[str]:
     """Return ``name==version`` for each of the packages that is installed."""
     found = []
     for name in names:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             found.append(f"{name}=={version(name)}")
-        except PackageNotFoundError:
-            continue
     return found

@@ -4,6 +4,7 @@ As in `umtlib.notebook.plots`, everything returns a `matplotlib.figure.Figure`, 
 of a notebook's cell. Notebooks: ``02_data_preparation`` to ``06_generation``.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,13 +18,8 @@ from umtlib.audio import SAMPLE_RATE
 def curves(panels: Mapping[str, Mapping[str, tuple]], xlabel: str, ylabel: str = "") -> Figure:
     """Draw curves, in one panel or several side by side.
 
-    Parameters
-    ----------
-    panels : mapping
-        By title: the panel's curves by label, each a pair of x and y values. A curve of only two
-        points is a yardstick, and drawn as a dotted line.
-    xlabel, ylabel : str
-        Of every panel.
+    A panel, by its title, has curves by their labels, each a pair of x and y values. A curve of
+    only two points is a yardstick, and drawn as a dotted line.
     """
     figure = Figure(figsize=(12, 3.4), layout="constrained")
     row = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -46,14 +42,8 @@ def bars(
 ) -> Figure:
     """Draw groups of bars; each series has a hatch of its own, to be told apart in grey.
 
-    Parameters
-    ----------
-    series : mapping
-        By label: heights by the name of their group, the same groups in all.
-    ylabel, title : str
-        Of the axes.
-    chance : sequence of float
-        What guessing would reach in each group: a dotted line.
+    A series, by its label, has heights by the name of their group, the same groups in all. Dotted
+    lines show what guessing would reach in each group: ``chance``.
     """
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     axes = figure.subplots()
@@ -93,12 +83,7 @@ def beside(
 def run(lines: Sequence[Mapping], domains: Sequence[str]) -> Figure:
     """Draw the log of a run: reconstruction, classifier, and what a wrong latent costs.
 
-    Parameters
-    ----------
-    lines : sequence of mappings
-        Those of ``log.jsonl``, or so many of them as there are.
-    domains : sequence of str
-        That are trained.
+    The lines are those of ``log.jsonl``, or so many of them as there are.
     """
     steps = [0, max([1, *(line["step"] for line in lines)])]
     found = {name: _curve(lines, lambda line, n=name: line.get(n)) for name in domains}
@@ -113,8 +98,8 @@ def run(lines: Sequence[Mapping], domains: Sequence[str]) -> Figure:
 
 
 def _curve(lines: Sequence[Mapping], value: Callable) -> tuple[list, list]:
-    pairs = [(line["step"], value(line)) for line in lines if value(line) is not None]
-    return [step for step, _ in pairs], [found for _, found in pairs]
+    known = [line for line in lines if value(line) is not None]
+    return [line["step"] for line in known], [value(line) for line in known]
 
 
 def _cost(line: Mapping, name: str) -> float | None:
@@ -136,32 +121,25 @@ def live(domains: Sequence[str]) -> Callable[[dict], None]:
 def connections(dilations: Sequence[int], samples: int = 16) -> Figure:
     """Draw which inputs one output of stacked causal convolutions of kernel 2 depends on.
 
-    Parameters
-    ----------
-    dilations : sequence of int
-        From the lowest layer to the highest.
-    samples : int
-        How many moments to show, the last of which is the output's.
+    Dilations are named from the lowest layer to the highest. Of the samples that are shown the last
+    is the output's.
     """
     figure = Figure(figsize=(11, 0.9 * len(dilations) + 1.2), layout="constrained")
     axes = figure.subplots()
-    reached = {0}
+    time, reached = np.arange(1 - samples, 1), {0}
     for height in range(len(dilations), -1, -1):
-        time = np.arange(1 - samples, 1)
-        used = np.isin(time, list(reached))
-        axes.scatter(time, np.full(samples, height), c=np.where(used, "tab:blue", "lightgray"))
-        if height:
-            step = dilations[height - 1]
-            for t in reached:
-                for source in (t, t - step):
-                    axes.plot([source, t], [height - 1, height], color="tab:blue", lw=1, zorder=0)
-            reached |= {t - step for t in reached}
-    axes.set_yticks(
-        range(len(dilations) + 1), ["input", *(f"after dilation {d}" for d in dilations)]
-    )
-    axes.set_xlim(0.7 - samples, 0.7)
-    axes.set_xlabel("time (samples; 0 is the output drawn in blue)")
-    axes.set_title("The inputs that one output depends on")
+        colours = np.where(np.isin(time, list(reached)), "tab:blue", "lightgray")
+        axes.scatter(time, np.full(samples, height), c=colours)
+        step = dilations[height - 1] if height else 0
+        for t, back in itertools.product(reached, (0, step) if height else ()):
+            axes.plot([t - back, t], [height - 1, height], color="tab:blue", lw=1, zorder=0)
+        reached |= {t - step for t in reached}
+    names = ["input", *(f"after dilation {d}" for d in dilations)]
+    axes.set_yticks(range(len(names)), names)
+    axes.set(
+        title="The inputs that one output depends on", xlim=(0.7 - samples, 0.7),
+        xlabel="time (samples; 0 is the output drawn in blue)",
+    )  # fmt: skip
     axes.spines[:].set_visible(False)
     return figure
 
@@ -169,16 +147,9 @@ def connections(dilations: Sequence[int], samples: int = 16) -> Figure:
 def latent(frames: np.ndarray, pool: int, moments: Sequence[float] = ()) -> Figure:
     """Draw a latent as an image: one row a channel, one column a frame.
 
-    Each channel is shown relative to its own mean and spread, so that its changes are seen.
-
-    Parameters
-    ----------
-    frames : np.ndarray
-        Shape (latent, F).
-    pool : int
-        Samples per frame.
-    moments : sequence of float
-        Seconds at which to draw a line, such as the onsets of notes.
+    Each channel is shown relative to its own mean and spread, so that its changes are seen. Frames
+    are of shape (latent, F), of ``pool`` samples each. At ``moments``, in seconds, such as the
+    onsets of notes, there are lines.
     """
     figure = Figure(figsize=(12, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -186,14 +157,9 @@ def latent(frames: np.ndarray, pool: int, moments: Sequence[float] = ()) -> Figu
     centred = frames - frames.mean(axis=1, keepdims=True)
     spread = centred.std(axis=1, keepdims=True) + 1e-6
     image = axes.imshow(
-        centred / spread,
-        aspect="auto",
-        cmap="viridis",
-        vmin=-2.5,
-        vmax=2.5,
-        extent=(0, seconds, len(frames) - 0.5, -0.5),
-        interpolation="nearest",
-    )
+        centred / spread, aspect="auto", cmap="viridis", vmin=-2.5, vmax=2.5,
+        extent=(0, seconds, len(frames) - 0.5, -0.5), interpolation="nearest",
+    )  # fmt: skip
     axes.vlines(moments, -0.5, len(frames) - 0.5, color="black", lw=0.8, ls=":")
     axes.set(xlabel="time (s)", ylabel="latent channel")
     figure.colorbar(image, ax=axes, label="standard deviations")
@@ -201,17 +167,7 @@ def latent(frames: np.ndarray, pool: int, moments: Sequence[float] = ()) -> Figu
 
 
 def choice(probabilities: np.ndarray, uniform: float, code: int) -> Figure:
-    """Draw how a uniform number picks a code from a distribution over codes.
-
-    Parameters
-    ----------
-    probabilities : np.ndarray
-        Shape (256,).
-    uniform : float
-        In [0, 1).
-    code : int
-        The code that it picks.
-    """
+    """Draw how a uniform number in [0, 1) picks a code from its probabilities, shape (256,)."""
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True)
     codes, sums = np.arange(len(probabilities)), np.cumsum(probabilities)
@@ -238,12 +194,7 @@ STYLES = (  # of bars, to be told apart in grey too
 def named_bars(groups: Mapping[str, Mapping[str, float]], title: str, ylabel: str) -> Figure:
     """Draw values by name as bars; where several groups have a name, beside each other.
 
-    Parameters
-    ----------
-    groups : mapping
-        At most three: values by name, by the group's label.
-    title, ylabel : str
-        Of the figure; of its values, with the unit.
+    There are at most three groups, by their labels.
     """
     figure = Figure(figsize=(12, 4), layout="constrained")
     axes = figure.subplots()
@@ -260,17 +211,7 @@ def named_bars(groups: Mapping[str, Mapping[str, float]], title: str, ylabel: st
 def matrix(
     values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str, label: str
 ) -> Figure:
-    """Draw a table of numbers in shades of grey, the largest the darkest.
-
-    Parameters
-    ----------
-    values : np.ndarray
-        Shape (rows, columns).
-    rows, columns : sequence of str
-        Their names.
-    title, label : str
-        Of the figure; of the values.
-    """
+    """Draw numbers, shape (rows, columns), in shades of grey, the largest the darkest."""
     figure = Figure(figsize=(7.5, 0.35 * len(rows) + 1.8), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(values, cmap="Greys", aspect="auto")

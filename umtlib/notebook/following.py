@@ -6,6 +6,7 @@ and runs that were started elsewhere can be watched as well. Notebook:
 """
 
 import atexit
+import contextlib
 import html
 import io
 import math
@@ -147,12 +148,9 @@ class TrainingView(Front):
 def read_log(path: Path) -> list[dict]:
     """Return the lines of a run's log; one that is being written is left out."""
     lines = []
-    if path.is_file():
-        for line in path.read_bytes().splitlines():
-            try:
-                lines.append(dict(files.parse_json(line)))
-            except (ValueError, TypeError):
-                continue
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError, TypeError):
+            lines.append(dict(files.parse_json(line)))
     return lines
 
 
@@ -181,12 +179,7 @@ _OWN = {"step", "steps", "seconds", "samples_per_second", "bad", "accuracy", "st
 def charts(lines: Sequence[Mapping], best: float | None = None) -> str:
     """Draw the losses of a log and the classifier's accuracy, as SVG in the page's colours.
 
-    Parameters
-    ----------
-    lines : sequence of mapping
-        Of the log.
-    best : float, optional
-        The best reconstruction loss known, nats per sample.
+    The best reconstruction loss that is known, if one is, is in nats per sample.
     """
     reports = [line for line in lines if "samples_per_second" in line]
     checked = [line for line in lines if "nats" in line]
@@ -196,33 +189,26 @@ def charts(lines: Sequence[Mapping], best: float | None = None) -> str:
     def curve(name: str, mean: bool = False) -> Curve:
         rows = checked if mean else [line for line in reports if line.get(name) is not None]
         values = [line[name] for line in rows]
-        if mean:
-            values = [sum(value.values()) / len(value) for value in values]
+        values = [sum(v.values()) / len(v) for v in values] if mean else values
         steps = [line["step"] for line in rows]
         return steps + steps[-1:] * 2, values + values[-1:] * 2  # two points would be a yardstick
 
     def level(height: float) -> Curve:
         return [0, lines[-1]["step"]], [height, height]
 
+    many = len(domains) or 1
     panels = {
         "reconstruction (nats per sample)": {
-            "trained": curve("reconstruction"),
-            "held out": curve("nats", True),
-            "wrong latent": curve("nats_wrong_latent", True),
-            "chance": level(math.log(256)),
-        }
-        | ({"best known": level(best)} if best else {}),
+            "trained": curve("reconstruction"), "held out": curve("nats", True),
+            "wrong latent": curve("nats_wrong_latent", True), "chance": level(math.log(256)),
+        } | ({"best known": level(best)} if best else {}),
         "spectra (mean squared error)": {"trained": curve("spectra")},
-        "classifier (nats)": {
-            "trained": curve("classifier"),
-            "chance": level(math.log(len(domains) or 1)),
-        },
+        "classifier (nats)": {"trained": curve("classifier"), "chance": level(math.log(many))},
         "classifier, share right": {
-            "trained": curve("accuracy"),
-            "held out": curve("accuracy", True),
-            "chance": level(1 / (len(domains) or 1)),
+            "trained": curve("accuracy"), "held out": curve("accuracy", True),
+            "chance": level(1 / many),
         },
-    }
+    }  # fmt: skip
     shown = {}
     for title, curves in panels.items():
         if any(curves[name][0] for name in curves.keys() & {"trained", "held out"}):

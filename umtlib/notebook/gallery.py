@@ -20,26 +20,17 @@ VOWELS = {  # the first three formants, Hz
     "a": (800, 1_150, 2_900), "e": (400, 2_000, 2_800), "i": (300, 2_300, 3_000),
     "o": (450, 800, 2_830), "u": (325, 700, 2_700),
 }  # fmt: skip
+HIGH = butter(2, 3_000, "high", fs=SAMPLE_RATE, output="sos")
+PARTIALS = (0.5, 0.6), (1, 1), (1.19, 0.7), (1.56, 0.4), (2, 0.5), (2.66, 0.3)  # of a bell; weights
 TUNE = (69, 71, 73, 76)  # MIDI pitches
 Notes = Sequence[tuple[float, float, float]]  # onset and offset in seconds, MIDI pitch
 
 
 def gallery(corpus: Path | str, seconds: float = 2.0) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield 21 sounds.
+    """Yield 21 sounds of at most 5 seconds, with their names, from paired excerpts.
 
-    Parameters
-    ----------
-    corpus : path
-        With paired excerpts, such as ``data/mini``.
-    seconds : float
-        Of each, at most 5.
-
-    Yields
-    ------
-    name : str
-        Of the sound.
-    waveform : np.ndarray
-        float32 in [-1, 1] at 16 kHz, shape (16000 * seconds,), at the level of the training audio.
+    They are float32 in [-1, 1] at 16 kHz, shape (16000 * seconds,), at the level of the training
+    audio.
 
     Raises
     ------
@@ -109,9 +100,7 @@ def speech(samples: int, rng: np.random.Generator) -> np.ndarray:
     while start < samples:
         vowel, time = rng.choice(list(VOWELS)), np.arange(length) / SAMPLE_RATE
         phase = np.cumsum(rng.uniform(100, 160) - 150 * time) / SAMPLE_RATE
-        hiss = sosfilt(
-            butter(2, 3_000, "high", fs=SAMPLE_RATE, output="sos"), rng.normal(size=length)
-        )
+        hiss = sosfilt(HIGH, rng.normal(size=length))
         sound = resonate(pulses(phase), VOWELS[vowel]) * np.hanning(length)
         sound = sound / np.abs(sound).max() + 0.1 * hiss * (time < 0.05)
         said[start : start + length] = sound[: samples - start]
@@ -137,14 +126,7 @@ def bell(notes: Notes, samples: int) -> np.ndarray:
     time, rung = np.arange(samples) / SAMPLE_RATE, np.zeros(samples)
     for onset, _, pitch in notes:
         age = np.maximum(time - onset, 0)
-        for partial, weight in (
-            (0.5, 0.6),
-            (1, 1),
-            (1.19, 0.7),
-            (1.56, 0.4),
-            (2, 0.5),
-            (2.66, 0.3),
-        ):
+        for partial, weight in PARTIALS:
             tone = np.sin(2 * np.pi * partial * hertz(pitch) * age) * np.exp(-3 * partial * age)
             rung += (time >= onset) * weight * tone
     return rung
@@ -155,12 +137,11 @@ def drums(samples: int, rng: np.random.Generator) -> np.ndarray:
     time, beaten = np.arange(samples) / SAMPLE_RATE, np.zeros(samples)
     for beat in range(int(4 * samples / SAMPLE_RATE)):
         age = np.maximum(time - beat / 4, 0)
-        skin = np.sin(2 * np.pi * 8 * (1 - np.exp(-30 * age)) + 2 * np.pi * 55 * age)
-        hit = (
-            skin * np.exp(-12 * age)
-            if beat % 2 == 0
-            else rng.normal(size=samples) * np.exp(-25 * age)
-        )
+        if beat % 2:
+            hit = rng.normal(size=samples) * np.exp(-25 * age)
+        else:
+            skin = np.sin(2 * np.pi * 8 * (1 - np.exp(-30 * age)) + 2 * np.pi * 55 * age)
+            hit = skin * np.exp(-12 * age)
         beaten += (time >= beat / 4) * hit
     return beaten
 

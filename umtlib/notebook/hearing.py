@@ -6,7 +6,6 @@ one, to a sheet that ``umt ratings SHEET --key key.csv`` reads; whoever comes ba
 Notebook: ``09_listening_tests``.
 """
 
-import csv
 import os
 import re
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ import umtlib
 from umtlib import files
 from umtlib.errors import EvaluationError
 from umtlib.evaluation import stimuli
+from umtlib.evaluation.tables import write_csv
 from umtlib.files import spreadsheet
 from umtlib.notebook.widgets import Front
 
@@ -68,13 +68,13 @@ class ListeningTest(Front):
             raise EvaluationError(f"{sheet} lists no sound; make the pack again")
         self.lineup = "lineup" in self.rows[0]
         self.columns = stimuli.LINEUP_SHEET if self.lineup else stimuli.OPINION_SHEET
+        self.item, self.answer = self.columns[1], self.columns[-1]
         np.random.default_rng([*self.rater.encode()]).shuffle(self.rows)
         name = re.sub(r"[^\w-]+", "-", self.rater)
         self.out = Path(out) if out else self.pack / f"sheet-{name}.csv"
         super().__init__(total=len(self.rows), lineup=self.lineup, place=0, said="")
         self._resume()
-        left = [n for n, row in enumerate(self.rows) if not row[self.columns[-1]]]
-        self._turn_to(left[0] if left else 0)
+        self._turn_to(next((n for n, row in enumerate(self.rows) if not row[self.answer]), 0))
 
     def do_answer(self, number: int, buffers: Any = ()) -> None:
         """Note an answer, and go on.
@@ -86,10 +86,9 @@ class ListeningTest(Front):
         """
         if not 1 <= number <= len(self.state["answers"]):
             raise EvaluationError(f"{number} is no answer; there are {len(self.state['answers'])}")
-        place = self.state["place"]
-        self.rows[place][self.columns[-1]] = str(number)
+        self.rows[self.state["place"]][self.answer] = str(number)
         self._write()
-        self._turn_to(min(place + 1, len(self.rows) - 1))
+        self.do_go(1)
 
     def do_go(self, step: int, buffers: Any = ()) -> None:
         """Go to another sound.
@@ -103,57 +102,45 @@ class ListeningTest(Front):
 
     def words(self) -> str:
         """Return how far the test is, in words."""
-        state = self.state
-        return (
-            f"{state['question']} {state['answered']} of {state['total']} answered. {state['said']}"
-        )
+        return "{question} {answered} of {total} answered. {said}".format(**self.state)
 
     def _turn_to(self, place: int) -> None:
-        row, answer = self.rows[place], self.columns[-1]
+        row = self.rows[place]
         if self.lineup:
-            pattern = re.compile(re.escape(row["lineup"]) + r"-(\d+)\.wav")
-            found = [
-                (int(m[1]), p) for p in self.pack.iterdir() if (m := pattern.fullmatch(p.name))
-            ]
-            sounds, question = [path for _, path in sorted(found)], "lineup"
-            answers = [f"sound {number}" for number in range(1, len(sounds) + 1)]
+            name = re.compile(re.escape(row["lineup"]) + r"-(\d+)\.wav")
+            found = {int(m[1]): p for p in self.pack.iterdir() if (m := name.fullmatch(p.name))}
+            sounds, question = [found[number] for number in sorted(found)], "lineup"
+            titles = answers = [f"sound {number}" for number in range(1, len(sounds) + 1)]
         else:
-            sounds = [
-                self.pack / Path(row[name]).name for name in ("stimulus", "source") if row.get(name)
-            ]
-            question, answers = ("source" if len(sounds) > 1 else "alone"), list(SCALE)
+            names = [row[name] for name in ("stimulus", "source") if row.get(name)]
+            sounds = [self.pack / Path(name).name for name in names]
+            question = "source" if len(sounds) > 1 else "alone"
+            titles, answers = ["sound", "the source"][: len(sounds)], list(SCALE)
         if not sounds:
-            raise EvaluationError(f"{self.pack} has no sounds of {row['lineup']}; make it again")
-        given, answered = row[answer], sum(bool(row[answer]) for row in self.rows)
+            raise EvaluationError(f"{self.pack} has no sounds of {row[self.item]}; make it again")
+        answered = sum(bool(row[self.answer]) for row in self.rows)
         done = f"All is answered, thank you: {self.out.name}" if answered == len(self.rows) else ""
         self.tell(place=place, question=QUESTIONS[question], answers=answers, answered=answered,
-                  given=int(given) if given else 0, said=done)  # fmt: skip
-        names = ["sound", "the source"] if question == "source" else ["sound"] * len(sounds)
-        titles = [f"{n} {i + 1}" if self.lineup else n for i, n in enumerate(names)]
+                  given=int(row[self.answer] or 0), said=done)  # fmt: skip
         self.show({t: umtlib.read(p) for t, p in zip(titles, sounds, strict=True)})
 
     def _resume(self) -> None:
+        known = {row[self.item]: row for row in self.rows}
         for row in self.rows:
-            row[self.columns[-1]] = ""
+            row[self.answer] = ""
         if self.out.exists():
-            item = self.columns[1]
-            known = {row[item]: row for row in self.rows}
             for number, row in spreadsheet.read(self.out, self.columns, EvaluationError):
-                if row[item] not in known or row["rater"] != self.rater:
+                if row[self.item] not in known or row["rater"] != self.rater:
                     raise EvaluationError(f"{self.out}, line {number}: not of this pack and rater; "
                                           "name another file as `out`")  # fmt: skip
-                known[row[item]][self.columns[-1]] = row[self.columns[-1]]
+                known[row[self.item]][self.answer] = row[self.answer]
 
     def _write(self) -> None:
-        answered = [row | {"rater": self.rater} for row in self.rows if row[self.columns[-1]]]
+        answered = [row | {"rater": self.rater} for row in self.rows if row[self.answer]]
+        cells = [[row.get(name, "") for name in self.columns] for row in answered]
         try:
-            with (
-                files.replacing(self.out) as part,
-                part.open("w", newline="", encoding="utf-8") as f,
-            ):
-                table = csv.DictWriter(f, self.columns, extrasaction="ignore")
-                table.writeheader()
-                table.writerows(answered)
+            with files.replacing(self.out) as part:
+                write_csv(part, self.columns, cells)
         except OSError as error:
             raise EvaluationError(f"{self.out} cannot be written: {error.strerror}; name another "
                                   "file as `out`") from error  # fmt: skip

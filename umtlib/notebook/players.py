@@ -24,13 +24,8 @@ REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 def play(sounds: Mapping[str, np.ndarray]) -> HTML:
     """Return a plain player with a title for each sound, to be the last line of a notebook's cell.
 
-    The sounds become part of the notebook, coded in 3 KB a second; see `encode`.
-
-    Parameters
-    ----------
-    sounds : mapping
-        Sounds by title, each of shape (T,), in [-1, 1], 16 kHz. They keep their levels: nothing
-        is normalised, and what exceeds 1 is clipped.
+    The sounds, each of shape (T,), in [-1, 1], 16 kHz, become part of the notebook, coded in 3 KB a
+    second. They keep their levels: nothing is normalised, and what exceeds 1 is clipped.
     """
     return HTML(table([(title, *encode(waveform)) for title, waveform in sounds.items()]))
 
@@ -49,15 +44,10 @@ def table(sounds: Sequence[tuple[str, bytes, str]]) -> str:
 
 
 def encode(waveform: np.ndarray, exact: bool = False) -> tuple[bytes, str]:
-    """Return a sound as a small file that browsers play, and its kind.
+    """Return a sound, shape (T,), 16 kHz, as a small file that browsers play, and its kind.
 
-    Parameters
-    ----------
-    waveform : np.ndarray
-        Shape (T,), 16 kHz; what exceeds 1 is clipped.
-    exact : bool
-        As 16-bit WAV, which nothing is lost in, and not as Ogg with Opus, an eighth of the size.
-        Where the installed libsndfile has no Opus, it is WAV in any case.
+    That is Ogg with Opus. If it is to be exact, or the installed libsndfile has no Opus, it is
+    16-bit WAV, of eight times the size. What exceeds 1 is clipped.
     """
     samples = np.clip(np.asarray(waveform, dtype=np.float32), -1, 1)
     opus = not exact and len(samples) and soundfile.check_format("OGG", "OPUS")
@@ -106,6 +96,5 @@ def picture(waveform: np.ndarray) -> bytes:
         return bytes(ROWS * COLUMNS)
     level = plots.spectrogram(waveform, COLUMNS).reshape(ROWS, -1, COLUMNS).max(axis=1)
     top = max(level.max(), plots.SILENCE_DB + plots.RANGE_DB)
-    return (
-        (255 * np.clip(1 + (level[::-1] - top) / plots.RANGE_DB, 0, 1)).astype(np.uint8).tobytes()
-    )
+    shades = 255 * np.clip(1 + (level[::-1] - top) / plots.RANGE_DB, 0, 1)
+    return shades.astype(np.uint8).tobytes()

@@ -1,7 +1,8 @@
 """Pictures of sound: waveforms and log-frequency spectrograms.
 
 Everything here draws on `matplotlib.figure.Figure` objects, never on pyplot's global state, so it
-serves the command line, notebooks and servers alike. Notebook: ``01_quickstart``.
+serves the command line, notebooks and servers alike; a figure is drawn if it is the last line of a
+notebook's cell. Notebook: ``01_quickstart``.
 """
 
 import os
@@ -80,22 +81,12 @@ def kernels() -> list[tuple[int, np.ndarray]]:
 
 
 class Row(NamedTuple):
-    """What a picture shows of a sound: its envelope and its spectrogram.
+    """What a picture shows of a sound."""
 
-    Attributes
-    ----------
-    seconds : float
-        Its length.
-    low, high : np.ndarray
-        The extremes in each of some columns, shape (columns,).
-    levels : np.ndarray
-        See `spectrogram`.
-    """
-
-    seconds: float
-    low: np.ndarray
+    seconds: float  # its length
+    low: np.ndarray  # the extremes in each of some columns, shape (columns,)
     high: np.ndarray
-    levels: np.ndarray
+    levels: np.ndarray  # see `spectrogram`
 
 
 def row(waveform: np.ndarray) -> Row:
@@ -108,17 +99,7 @@ def row(waveform: np.ndarray) -> Row:
 def comparison(waveforms: Mapping[str, np.ndarray], title: str = "") -> Figure:
     """Draw waveform and spectrogram of several sounds under each other, on common scales.
 
-    Parameters
-    ----------
-    waveforms : mapping
-        Sounds by name, each of shape (T,), in [-1, 1], 16 kHz; the input first.
-    title : str
-        Of the whole figure.
-
-    Returns
-    -------
-    Figure
-        For ``savefig``, or to be the last line of a notebook's cell.
+    The sounds are of shape (T,), in [-1, 1], 16 kHz, the input first.
     """
     return drawn({name: row(waveform) for name, waveform in waveforms.items()}, title)
 
@@ -156,14 +137,7 @@ def drawn(rows: Mapping[str, Row], title: str = "") -> Figure:
 def spectrograms(waveforms: Mapping[str, np.ndarray], title: str = "", columns: int = 3) -> Figure:
     """Draw the spectrograms alone, on common scales: a small picture of many short sounds.
 
-    Parameters
-    ----------
-    waveforms : mapping
-        Sounds by name, each of shape (T,), in [-1, 1], 16 kHz.
-    title : str
-        Of the whole figure.
-    columns : int
-        How many stand beside each other.
+    The sounds are as for `comparison`; so many columns of them stand beside each other.
     """
     rows = -(-len(waveforms) // columns)
     figure = Figure(figsize=(10, 1.5 * rows + 1.0), dpi=80, layout="constrained")
@@ -186,15 +160,10 @@ def draw_spectrogram(axes: Axes, levels: np.ndarray, seconds: float) -> AxesImag
     axes.yaxis.set_major_locator(MultipleLocator(1))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{LOWEST * 2**y:,.0f}"))
     return axes.imshow(
-        levels - max(levels.max(), SILENCE_DB),
-        origin="lower",
-        aspect="auto",
-        cmap="magma",
-        vmin=-RANGE_DB,
-        vmax=0,
-        extent=(0, seconds, 0, ROWS / PER_OCTAVE),
+        levels - max(levels.max(), SILENCE_DB), origin="lower", aspect="auto", cmap="magma",
+        vmin=-RANGE_DB, vmax=0, extent=(0, seconds, 0, ROWS / PER_OCTAVE),
         interpolation="bilinear",  # files a third smaller than of hard pixels
-    )
+    )  # fmt: skip
 
 
 def _plain(name: str) -> str:

@@ -133,10 +133,9 @@ class Translator(Recorder):
     def _work(self) -> None:
         try:
             self.run()
-        except UmtError as error:
-            self.tell(error=str(error))
         except Exception as error:  # in a thread nobody else would hear of it
-            self.tell(error=f"{type(error).__name__}: {error}")
+            kind = "" if isinstance(error, UmtError) else f"{type(error).__name__}: "
+            self.tell(error=f"{kind}{error}")
 
     def _translate(self, names: list[str]) -> None:
         backend, dtype = resolve()
