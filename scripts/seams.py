@@ -24,7 +24,7 @@ import umtlib
 from umtlib import audio
 from umtlib.errors import EvaluationError
 from umtlib.generation import chunks
-from umtlib.generation.perform import perform, perform_long
+from umtlib.generation.perform import perform
 from umtlib.generation.translation import hear
 from umtlib.translator import MusicTranslator
 
@@ -73,7 +73,7 @@ def compare(
     decoder, heard = model.decoders[to], hear(model, [waveform], len(waveform))
     rng = torch.Generator().manual_seed(seed)
     takes = (
-        perform_long(model, to, heard, seconds=seconds, generator=rng, **options),
+        chunks.perform_long(model, to, heard, seconds=seconds, generator=rng, **options),
         perform(model, [to], [heard], generator=rng, **options),
     )
     made, exact = (torch.cat([piece[0] for _, piece in take]).numpy() for take in takes)

@@ -17,9 +17,8 @@ from umtlib import audio as sound
 from umtlib import config, mulaw, translator
 from umtlib.errors import ConfigError
 from umtlib.generation import chunks, generate, translation
-from umtlib.generation.hearing import encode_blocks, frame_levels
+from umtlib.generation.hearing import Heard, encode_blocks, frame_levels
 from umtlib.generation.stream import latency, stream
-from umtlib.guide import Told
 
 POOL = 200
 
@@ -34,9 +33,14 @@ def model(request):
 
 
 @pytest.fixture(scope="module")
-def decoder():
+def one():
     preset = config.preset("tiny", ("a",)).model
-    return translator.build(preset, seed=3).decoders["a"].eval().requires_grad_(False)
+    return translator.build(preset, seed=3).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def decoder(one):
+    return one.decoders["a"]
 
 
 def rng(seed=0):
@@ -106,45 +110,45 @@ def test_cuts_are_made_where_it_is_quiet(decoder):
     assert frame_levels(torch.ones(5), 4).tolist() == [1.0, 0.25]
 
 
-def stretched(decoder, latent, levels=None, **options):
-    """What `generate_long` makes of a latent (L, F)."""
-    levels = torch.ones(latent.shape[1]) if levels is None else levels
-    return chunks.generate_long(
-        decoder, lambda first, last: Told(latent[None, :, first:last]), levels,
-        decode=mulaw.decode, generator=rng(4), **options,
-    )  # fmt: skip
+def stretched(model, latent, **options):
+    """What is performed of a latent (L, F) in stretches."""
+    frames = latent.shape[1]
+    heard = Heard(latent[None], frames * POOL, torch.ones(1, frames))
+    made = chunks.perform_long(model, "a", heard, generator=rng(4), **options)
+    return torch.cat([piece[0] for _, piece in made])
 
 
-def test_one_stretch_is_exact(decoder):
+def test_one_stretch_is_exact(one, decoder):
     latent = torch.randn(8, 30, generator=rng())
-    ((waveform, told),) = stretched(decoder, latent)
     padded = torch.cat([latent, latent[:, -1:]], dim=1)
     codes = generate(decoder, padded[None], generator=rng(4))[0, : 30 * POOL]
-    assert torch.equal(waveform[0], mulaw.decode(codes))
-    assert torch.equal(told.condition[0], latent)
+    assert torch.equal(stretched(one, latent), mulaw.decode(codes))
 
 
-def test_stretches_do_not_depend_on_how_many_are_made_at_a_time(decoder, monkeypatch):
+def test_stretches_do_not_depend_on_how_many_are_made_at_a_time(one, monkeypatch):
     latent, heard, made = torch.randn(8, 400, generator=rng()), [], []
     for streams in (1, 3, 100):
         monkeypatch.setattr(chunks, "STREAMS", streams)
-        parts = stretched(decoder, latent, seconds=0.5, threads=1, progress=heard.append)
-        made.append(torch.cat([waveform[0] for waveform, _ in parts]))
+        made.append(stretched(one, latent, seconds=0.5, threads=1, progress=heard.append))
     assert len(made[0]) == 400 * POOL and heard[-1] == 400 * POOL
     assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
 
 
-def test_each_stretch_is_told_its_own_frames(decoder, monkeypatch):
-    latent, rows = torch.arange(400.0).expand(8, 400), []
+def test_each_stretch_is_told_its_own_frames(one, decoder, monkeypatch):
+    latent, rows, told = torch.arange(400.0).expand(8, 400), [], []
 
     def recorded(decoder, told, **options):
         rows.extend(told.condition[:, 0])
         return generate(decoder, told, **options)
 
+    def finish(waveform, known, *_):
+        told.append(known.condition[0, 0].tolist())
+        return waveform
+
     monkeypatch.setattr(chunks, "generate", recorded)
     monkeypatch.setattr(chunks, "STREAMS", 3)
-    made = stretched(decoder, latent, seconds=0.5, threads=1)
-    told = [known.condition[0, 0].tolist() for _, known in made]
+    monkeypatch.setattr(decoder.guide, "finish", finish)
+    stretched(one, latent, seconds=0.5, threads=1)
     cuts, reach = chunks.plan(decoder, torch.ones(400), 0.5), chunks._reach(decoder)
     for number, (first, last) in enumerate(pairwise(cuts)):
         assert told[number] == list(range(first, last))
@@ -155,10 +159,10 @@ def test_each_stretch_is_told_its_own_frames(decoder, monkeypatch):
 # ------------------------------------------------------------------------------------- seams
 
 
-def test_seams_sound_like_the_rest(decoder, monkeypatch):
+def test_seams_sound_like_the_rest(one, decoder, monkeypatch):
     monkeypatch.setattr(chunks, "FADE", POOL)
     latent = torch.randn(8, 1, generator=rng()).expand(8, 1_200)  # steady
-    made = torch.cat([waveform[0] for waveform, _ in stretched(decoder, latent, seconds=0.25)])
+    made = stretched(one, latent, seconds=0.25)
     exact = mulaw.decode(generate(decoder, latent[None], generator=rng(5))[0])
     cuts = [cut * POOL for cut in chunks.plan(decoder, torch.ones(1_200), 0.25)[1:-1]]
     found = seams.evaluate(made.numpy(), exact.numpy(), cuts)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from umtlib.small.frames import APART, FrameModel, Memory, Picker, pick
+from umtlib.small.frames import APART, FrameModel, Memory, Picker
 from umtlib.small.guide import FrameGuide
 from umtlib.small.spectra import BANDS, BINS, FINE, SPAN, Filter, above_past, events, log_spectrum
 
@@ -37,7 +37,7 @@ def test_pieces_are_painted_like_the_whole(model, sizes):
     whole = model(latent)
     assert whole.shape == (2, 9 * FINE, BINS)
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=0)
-    assert 0.01 < pick(model.listen(latent)[1].sigmoid()).float().mean() < 0.2
+    assert 0.01 < Picker()(model.listen(latent)[1].sigmoid(), True).float().mean() < 0.2
 
 
 def test_a_frame_is_painted_from_two_latent_frames_ahead_and_all_before(model):
@@ -58,9 +58,9 @@ def test_a_frame_is_painted_from_two_latent_frames_ahead_and_all_before(model):
 def test_events_are_peaks_apart_from_one_another():
     chance = torch.zeros(1, 40, BANDS)
     chance[0, [3, 5, 20, 21, 33], 0] = torch.tensor([0.9, 0.8, 0.5, 0.6, 0.39])
-    assert pick(chance)[0, :, 0].nonzero()[:, 0].tolist() == [3, 21]
+    assert Picker()(chance, True)[0, :, 0].nonzero()[:, 0].tolist() == [3, 21]
     chance, picker = torch.rand(2, 40, BANDS, generator=torch.Generator().manual_seed(0)), Picker()
-    whole = pick(chance)
+    whole = Picker()(chance, True)
     gaps = [row.nonzero()[:, 0].diff() for row in whole[0].T]
     assert min(gap.min() for gap in gaps) == APART
     parts = [picker(piece, last=False) for piece in chance.split(7, dim=1)]
@@ -127,12 +127,12 @@ def test_a_second_pass_sharpens_what_the_first_smeared():
 def test_a_rise_is_above_its_past_until_the_past_has_followed():
     course = torch.zeros(1, 80, 1)
     course[:, 20:] = 1.0
-    above, past = above_past(course, seconds=0.1, rate=80.0)
+    above, past = above_past(course)
     assert above[0, :20].abs().max() == 0 and above[0, 20] == 1
-    assert above[0, 28, 0].item() == pytest.approx(math.exp(-1), abs=1e-5)  # 0.1 s later
+    assert above[0, 24, 0].item() == pytest.approx(math.exp(-1), abs=1e-5)  # 50 ms later
     pieces, known = [], None
     for piece in course.split(7, dim=1):
-        found, known = above_past(piece, known, 0.1, 80.0)
+        found, known = above_past(piece, known)
         pieces.append(found)
     torch.testing.assert_close(torch.cat(pieces, dim=1), above)
     torch.testing.assert_close(known, past)

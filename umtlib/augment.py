@@ -17,23 +17,11 @@ LARGEST_SHIFT = 0.5  # half steps, up or down
 def pitch_modulation(
     waveform: np.ndarray, rng: np.random.Generator, sample_rate: int = 16_000
 ) -> np.ndarray:
-    """Shift the pitch of one random stretch by a random part of a half step.
+    """Return a waveform, float32 in [-1, 1], (T,), with the pitch of one random stretch shifted.
 
-    Parameters
-    ----------
-    waveform : ndarray
-        float32 in [-1, 1], shape (T,). It is not changed.
-    rng : numpy.random.Generator
-        Decides the stretch (0.25 to 0.5 s, at most the whole waveform), its place and the shift
-        (-0.5 to 0.5 half steps), all uniform.
-    sample_rate : int
-        Hz.
-
-    Returns
-    -------
-    ndarray
-        float32, shape (T,): the same outside the stretch. Fewer than 64 samples have no pitch to
-        shift and come back as they are.
+    The stretch (0.25 to 0.5 s, at most the whole waveform), its place and the shift (-0.5 to 0.5
+    half steps) are uniform. Outside the stretch nothing changes. Fewer than 64 samples have no
+    pitch to shift and come back as they are. The sample rate is in Hz.
     """
     seconds = rng.uniform(SHORTEST, LONGEST)
     place = rng.uniform()

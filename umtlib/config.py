@@ -105,10 +105,7 @@ class ClassifierConfig:
 class ModelConfig:
     """The whole translator: one encoder, one classifier, one decoder per domain.
 
-    Raises
-    ------
-    ConfigError
-        If a value is out of its range, or two do not go together.
+    Raises ConfigError if a value is out of its range, or two do not go together.
     """
 
     domains: tuple[Text, ...] = SIX_DOMAINS
@@ -137,10 +134,7 @@ class ModelConfig:
 class TrainingConfig:
     """How the paper trains a model (sections 3.4 and 4).
 
-    Raises
-    ------
-    ConfigError
-        If a value is out of its range, or a batch has not so many parts.
+    Raises ConfigError if a value is out of its range, or a batch has not so many parts.
     """
 
     name: ClassVar[str] = "paper"  # in `umtlib.runs.TRAININGS`
@@ -172,10 +166,7 @@ class TrainingConfig:
 class Preset:
     """A model and the way to train it: the paper's, or that of another `umtlib.runs.TRAININGS`.
 
-    Raises
-    ------
-    ConfigError
-        If the domain that is to be trained alone is not the model's.
+    Raises ConfigError if the domain that is to be trained alone is not the model's.
     """
 
     model: ModelConfig
@@ -192,10 +183,7 @@ class Preset:
 def check(config: Any) -> None:
     """Refuse a value that its field's type does not allow; every dataclass here begins with this.
 
-    Raises
-    ------
-    ConfigError
-        Naming the field, its value and what it must be.
+    Raises ConfigError naming the field, its value and what it must be.
     """
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
@@ -257,10 +245,7 @@ def preset(
 ) -> Preset:
     """Return a preset, with these names for its decoders; `umtlib.preset` knows one more.
 
-    Raises
-    ------
-    ConfigError
-        If there is no such preset.
+    Raises ConfigError if there is no such preset.
     """
     if name not in presets:
         raise ConfigError(f"unknown preset {name!r}; choose one of {', '.join(presets)}")
@@ -270,10 +255,7 @@ def preset(
 def changed(preset: Preset, settings: Iterable[str]) -> Preset:
     """Replace fields of a preset's training, each by ``NAME=VALUE``: JSON, or else text.
 
-    Raises
-    ------
-    ConfigError
-        If one is not of this form, or names no field or a value that it cannot have.
+    Raises ConfigError if one is not of this form, or names no field or a value that it cannot have.
     """
     values = dataclasses.asdict(preset.training)
     for setting in settings:
@@ -295,10 +277,7 @@ def to_json(config: Any) -> str:
 def from_values(kind: type[Config], values: Any) -> Config:
     """Make a configuration of what JSON holds.
 
-    Raises
-    ------
-    ConfigError
-        If a field is unknown, missing, of the wrong type or out of range.
+    Raises ConfigError if a field is unknown, missing, of the wrong type or out of range.
     """
     if not isinstance(values, dict):
         raise ConfigError(f"{kind.__name__} must be a JSON object, not {reprlib.repr(values)}")

@@ -65,9 +65,8 @@ class GatedLayer(nn.Module):
         h = self.taps(torch.cat([delay(x, self.dilation), x], dim=-1))
         h = per_frame_sum(h, self.condition(latent))
         gate, value = h.chunk(2, dim=-1)
-        residual, skip = self.out(gate.sigmoid() * value.tanh()).split(
-            [self.channels, self.out.out_features - self.channels], dim=-1
-        )
+        sizes = [self.channels, self.out.out_features - self.channels]
+        residual, skip = self.out(gate.sigmoid() * value.tanh()).split(sizes, dim=-1)
         return x + residual, skip
 
 
@@ -83,12 +82,8 @@ def per_frame_sum(h: Tensor, frames: Tensor) -> Tensor:
 class Decoder(nn.Module):
     """An autoregressive model of one domain's audio, conditioned on the latent.
 
-    The latent has so many channels, and a frame for each ``pool`` samples.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such guide, or it does not go with the pool.
+    The latent has so many channels, and a frame for each ``pool`` samples. Raises ConfigError if
+    there is no such guide, or it does not go with the pool.
     """
 
     def __init__(self, config: DecoderConfig, latent: int, pool: int):
@@ -118,18 +113,9 @@ class Decoder(nn.Module):
     def forward(self, codes: Tensor, latent: Tensor) -> Tensor:
         """Predict every sample from those before it (teacher forcing).
 
-        Parameters
-        ----------
-        codes : Tensor
-            The true mu-law codes, in 0..255, shape (B, T). The shift by one is done here: the
-            prediction of sample t sees samples 0 .. t - 1.
-        latent : Tensor
-            Shape (B, latent, F) with F = ceil(T / pool).
-
-        Returns
-        -------
-        Tensor
-            Logits over the 256 codes, shape (B, 256, T).
+        Of the true mu-law codes, in 0..255, (B, T), and a latent, (B, latent, F), F = ceil(T /
+        pool), it returns logits over the 256 codes, (B, 256, T). The shift by one is done here: the
+        prediction of sample t sees samples 0 .. t - 1.
         """
         return self.predict(codes, self.guide.tell(latent))
 

@@ -71,12 +71,9 @@ class Encoder(nn.Module):
         self.config = config
         front_end = FilterbankFrontEnd if config.front_end == "filterbank" else WaveformFrontEnd
         self.front_end = front_end(config)
-        self.layers = nn.Sequential(
-            *(
-                ResidualLayer(config.channels, dilation, config.first_relu)
-                for dilation in dilations(config.blocks, config.layers)
-            )
-        )
+        stack = dilations(config.blocks, config.layers)
+        layers = (ResidualLayer(config.channels, dilation, config.first_relu) for dilation in stack)
+        self.layers = nn.Sequential(*layers)
         self.project = nn.Conv1d(config.channels, config.latent, 1)
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -86,13 +83,10 @@ class Encoder(nn.Module):
         """
         pool = self.config.pool
         codes = F.pad(codes, (0, -codes.shape[1] % pool), value=mulaw.SILENCE)
-        return self._project(self.front_end(codes))
+        return self.above(self.front_end(codes))
 
-    def above(self, energies: Tensor) -> Tensor:
-        """Return the latent from the filter bank's energies, which cost more than all the rest."""
-        return self._project(self.front_end.mix(energies))
-
-    def _project(self, h: Tensor) -> Tensor:
+    def above(self, h: Tensor) -> Tensor:
+        """Return the latent of what the front end has made, shape (B, C, T / stride)."""
         return self.pooled(self.project(self.layers(h)))
 
     def pooled(self, h: Tensor) -> Tensor:

@@ -41,32 +41,17 @@ def constant_q_bank(
     """Return band-pass filters whose width is about a tone, as the ear's and as in a piano roll.
 
     Each is a quadrature pair, cosine and sine under one Hann window, so that its energy does not
-    depend on the phase. The window spans 20 periods, or all taps where those are fewer.
-
-    Parameters
-    ----------
-    filters : int
-        How many, spaced evenly in the logarithm of the frequency.
-    taps : int
-        Length of the longest filter, in samples.
-    lowest, highest, sample_rate : float
-        In Hz; the first two are the centre frequencies of the first and the last filter.
-
-    Returns
-    -------
-    Tensor
-        float32, shape (2 * filters, 1, taps), unit gain at the centre frequency.
+    depend on the phase. The window spans 20 periods, or all taps where those are fewer. The centre
+    frequencies go from the lowest to the highest, in Hz, evenly in their logarithm; at its own each
+    filter has unit gain. The result is float32, shape (2 * filters, 1, taps).
     """
-    centre = torch.logspace(math.log10(lowest), math.log10(highest), filters, dtype=torch.float64)[
-        :, None
-    ]
+    ends = math.log10(lowest), math.log10(highest)
+    centre = torch.logspace(*ends, filters, dtype=torch.float64)[:, None]
     time = (torch.arange(taps, dtype=torch.float64) - (taps - 1) / 2) / sample_rate
     span = (20 / centre).clamp(max=taps / sample_rate)
     window = torch.cos(math.pi * time / span).square() * (time.abs() < span / 2)
-    phase = 2 * math.pi * centre * time
-    pairs = (
-        torch.stack([phase.cos(), phase.sin()], dim=1) * (2 * window / window.sum(1, True))[:, None]
-    )
+    gain, phase = 2 * window / window.sum(1, True), 2 * math.pi * centre * time
+    pairs = torch.stack([phase.cos(), phase.sin()], dim=1) * gain[:, None]
     return pairs.flatten(0, 1)[:, None].float()
 
 

@@ -158,13 +158,8 @@ class Training:
     """A model that is trained as in the paper, in place; see `umtlib.runs.Training`.
 
     At each step the domains whose turn is next have one process of the team each; ``workers``
-    prepare the batches.
-
-    Raises
-    ------
-    TrainingError
-        If the decoders' guide has weights of its own, no number of steps is given, or the corpus
-        lacks a domain.
+    prepare the batches. Raises TrainingError if the decoders' guide has weights of its own, no
+    number of steps is given, or the corpus lacks a domain.
     """
 
     def __init__(
@@ -176,8 +171,7 @@ class Training:
         team: Team = Team(),
         workers: int = 0,
     ):
-        if problem := misfit(model, team, steps):
-            raise TrainingError(f"the paper's training {problem}")
+        check(model, team, steps)
         if config.recompute:
             recompute(model)
         self.model = self.average = model
@@ -214,13 +208,14 @@ class Training:
         self._batches = None
 
 
-def misfit(model: MusicTranslator, team: Team, steps: int | None) -> str:
-    """Say why a model cannot be trained so by these processes; nothing, if it can."""
+def check(model: MusicTranslator, team: Team, steps: int | None) -> None:
+    """Raise TrainingError if a model cannot be trained so by these processes."""
     if steps is None:
-        return "has no end of its own; choose one by --steps"
+        raise TrainingError("the paper's training has no end of its own; choose one by --steps")
     if any(True for one in model.decoders.values() for _ in one.guide.parameters()):
-        return f"cannot teach the guide {model.config.decoder.guide!r}; take --preset small"
-    return ""
+        guide = model.config.decoder.guide
+        raise TrainingError(f"the paper's training cannot teach the guide {guide!r}; take --preset "
+                            "small")  # fmt: skip
 
 
 def recompute(model: MusicTranslator) -> None:

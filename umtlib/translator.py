@@ -65,12 +65,7 @@ class MusicTranslator(nn.Module):
 def with_domain(model: MusicTranslator, name: str) -> MusicTranslator:
     """Return a copy of a translator with one more decoder, to be trained on its own (section 3.4).
 
-    It starts as a copy of the first one.
-
-    Raises
-    ------
-    ConfigError
-        If the name is taken or not allowed.
+    It starts as a copy of the first one. Raises ConfigError if the name is taken or not allowed.
     """
     grown = build(replace(model.config, domains=(*model.domains, name)))
     weights = grown.state_dict()

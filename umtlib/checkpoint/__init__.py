@@ -119,10 +119,7 @@ def _from_int8(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def read_as(kind: type[Config], path: Path) -> Config:
     """Return a file of JSON as one of the dataclasses of `umtlib.config`.
 
-    Raises
-    ------
-    CheckpointError
-        If it is missing or no such configuration.
+    Raises CheckpointError if it is missing or no such configuration.
     """
     try:
         return from_values(kind, files.read_json(path))
@@ -134,10 +131,7 @@ def read_as(kind: type[Config], path: Path) -> Config:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file by name.
 
-    Raises
-    ------
-    CheckpointError
-        If it cannot be read.
+    Raises CheckpointError if it cannot be read.
     """
     try:
         return safetensors.torch.load_file(path)
@@ -148,10 +142,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def restore(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
     """Copy tensors into a module; every name and shape must match.
 
-    Raises
-    ------
-    CheckpointError
-        If one does not, or a tensor holds anything but finite real numbers.
+    Raises CheckpointError if one does not, or a tensor holds anything but finite real numbers.
     """
     for name, tensor in tensors.items():
         if tensor.dtype not in REAL or not tensor.isfinite().all():
@@ -171,12 +162,8 @@ def restore(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Path)
 def write(folder: str | os.PathLike, content: Mapping[str, bytes | Mapping[str, Tensor]]) -> None:
     """Write a folder of files with their checksums: all of it, or nothing.
 
-    Its content is, by file name, bytes or the tensors of a safetensors file.
-
-    Raises
-    ------
-    CheckpointError
-        If the folder exists or cannot be written; a full disk leaves no trace.
+    Its content is, by file name, bytes or the tensors of a safetensors file. Raises CheckpointError
+    if the folder exists or cannot be written; a full disk leaves no trace.
     """
     with files.new_folder(folder, CheckpointError) as part:
         sums = {name: _write_file(part / name, one) for name, one in content.items()}
@@ -194,10 +181,8 @@ def _write_file(path: Path, content: bytes | Mapping[str, Tensor]) -> str:
 def verify(folder: Path) -> None:
     """Compare every file of a folder with its checksum.
 
-    Raises
-    ------
-    CheckpointError
-        Naming the first file that is missing, truncated, altered or without a checksum.
+    Raises CheckpointError naming the first file that is missing, truncated, altered or without a
+    checksum.
     """
     listed = folder / CHECKSUMS
     if not listed.exists():
@@ -227,10 +212,7 @@ def checkpoints(run: Path) -> list[Path]:
 def newest(run: Path) -> Path:
     """Return the newest intact checkpoint of a training run; a `RuntimeWarning` names damage.
 
-    Raises
-    ------
-    CheckpointError
-        If none is intact.
+    Raises CheckpointError if none is intact.
     """
     problems = []
     for folder in reversed(checkpoints(run)):

@@ -125,9 +125,27 @@ def generate_many(
     if backend == "cpu":
         run = partial(run, dtype=dtype, threads=max(1, threads // count))
     each = zip(decoders, told, uniforms, states, strict=True)
-    jobs = [_Job(*one, generator, run, kind) for one in each]
-    _run_all(jobs, count if backend == "cuda" else threads, progress)  # on a GPU they only wait
-    return [job.codes for job in jobs]
+    begun = [_begun(*one, generator, kind) for one in each]
+    codes = [torch.empty(numbers.shape, dtype=torch.long) for _, numbers in begun]
+    done, telling = [0] * count, threading.Lock()
+
+    def make(n: int) -> Iterator[None]:
+        """Make one decoder's part, a piece for each item."""
+        (known, numbers), hop = begun[n], decoders[n].guide.hop
+        frames, step = known.condition.shape[2], max(1, PIECE // hop)
+        for first in range(0, frames, step):
+            piece = known.between(first, min(first + step, frames))
+            span = slice(first * hop, (first + piece.condition.shape[2]) * hop)
+            codes[n][:, span] = run(decoders[n], piece, numbers[:, span], state=states[n])
+            with telling:
+                done[n] = span.stop
+                if progress is not None:
+                    progress(sum(done) // count)
+            yield
+
+    parts = [make(n) for n in range(count)]
+    _run_all(parts, count if backend == "cuda" else threads)  # on a GPU they only wait
+    return codes
 
 
 def resolve(
@@ -138,14 +156,8 @@ def resolve(
     The backend is one of `BACKENDS`, or ``"auto"``: the fastest that runs here in this format. The
     format is one of `DTYPES`, by name or itself; None is float32. ``"auto"`` is the fastest whose
     sound cannot be told from float32's: int8 on processors with AVX2 or better, or with NEON's dot
-    product, and float32 on others.
-
-    Raises
-    ------
-    ConfigError
-        If there is no format of that name.
-    GenerationError
-        If there is no such backend, or it does not compute in the format.
+    product, and float32 on others. Raises ConfigError if there is no format of that name, and
+    GenerationError if there is no such backend, or it does not compute in the format.
     """
     if backend not in ("auto", *BACKENDS):
         raise GenerationError(f"unknown backend {backend!r}; choose auto, {', '.join(BACKENDS)}")
@@ -165,10 +177,7 @@ def resolve(
 def thread_count(threads: int | None = None) -> int:
     """Return how many threads to use: the argument, else ``UMT_THREADS``, else torch's number.
 
-    Raises
-    ------
-    GenerationError
-        If that is no whole number from 1 to 1024.
+    Raises GenerationError if that is no whole number from 1 to 1024.
     """
     name, wish = "threads", os.environ.get("UMT_THREADS")
     if threads is None and wish:
@@ -182,11 +191,8 @@ def thread_count(threads: int | None = None) -> int:
 def fastest(dtype: torch.dtype = torch.float32) -> str:
     """Return the name of the fastest backend that runs here and computes in a number format.
 
-    Warns
-    -----
-    RuntimeWarning
-        Once, if there is a GPU that cannot be used, or if the kernel for the CPU cannot be
-        compiled and PyTorch has to do.
+    A RuntimeWarning says once if there is a GPU that cannot be used, or if the kernel for the CPU
+    cannot be compiled and PyTorch has to do.
     """
     if dtype == torch.float32 and torch.cuda.is_available():
         try:
@@ -204,42 +210,27 @@ def fastest(dtype: torch.dtype = torch.float32) -> str:
     return "cpu"
 
 
-class _Job:
-    """One decoder's part of a call, checked, and made piece by piece."""
-
-    def __init__(self, decoder, told, uniforms, state, generator, run, kind):
-        self.decoder, self.generator, self.state, self.run = decoder, generator, state, run
-        self.told, self.uniforms, self.done = _checked(decoder, told), uniforms, 0
-        streams, _, frames = self.told.condition.shape
-        self.codes = torch.empty(streams, frames * decoder.guide.hop, dtype=torch.long)
-        owner = (*kind, streams, id(decoder))
-        if state.owner not in (None, owner):
-            raise GenerationError(
-                f"the state belongs to another decoder, backend, dtype or number of streams: "
-                f"{state.owner[:3]}, not {owner[:3]}"
-            )
-        state.owner = owner
-        if uniforms is None:
-            draw_uniforms(streams, 0, generator, state)  # take the seeds, in order
-        else:
-            wanted = torch.float32, self.codes.shape, *native.UNIFORM
-            self.uniforms = native.array("uniforms", uniforms, *wanted)
-
-    def pieces(self) -> Iterator[None]:
-        """Make a piece for each item."""
-        hop, frames = self.decoder.guide.hop, self.told.condition.shape[2]
-        step = max(1, PIECE // hop)
-        for first in range(0, frames, step):
-            told = self.told.between(first, min(first + step, frames))
-            samples = told.condition.shape[2] * hop
-            span = slice(self.done, self.done + samples)
-            if self.uniforms is None:
-                uniforms = draw_uniforms(len(self.codes), samples, self.generator, self.state)
-            else:
-                uniforms = self.uniforms[:, span]
-            self.codes[:, span] = self.run(self.decoder, told, uniforms, state=self.state)
-            self.done += samples
-            yield
+def _begun(
+    decoder: Decoder,
+    told: Told | Tensor,
+    uniforms: Tensor | None,
+    state: State,
+    generator: torch.Generator | None,
+    kind: tuple,
+) -> tuple[Told, Tensor]:
+    """Return what one decoder is told, and its uniforms, if all of it goes together."""
+    told = _checked(decoder, told)
+    streams, _, frames = told.condition.shape
+    owner, shape = (*kind, streams, id(decoder)), (streams, frames * decoder.guide.hop)
+    if state.owner not in (None, owner):
+        raise GenerationError(
+            f"the state belongs to another decoder, backend, dtype or number of streams: "
+            f"{state.owner[:3]}, not {owner[:3]}"
+        )
+    state.owner = owner
+    if uniforms is None:
+        return told, draw_uniforms(*shape, generator, state)
+    return told, native.array("uniforms", uniforms, torch.float32, shape, *native.UNIFORM)
 
 
 def _checked(decoder: Decoder, told: Told | Tensor) -> Told:
@@ -259,25 +250,22 @@ def _checked(decoder: Decoder, told: Told | Tensor) -> Told:
     return Told(condition, finite("predictors", told.predictors, torch.float64, *shape))
 
 
-def _run_all(jobs: list[_Job], threads: int, progress: Callable[[int], None] | None) -> None:
-    """Let each thread make one job after another; stop them all at the first error, or Ctrl-C."""
-    stop, one_at_a_time = threading.Event(), threading.Lock()
+def _run_all(parts: list[Iterator[None]], threads: int) -> None:
+    """Let each thread make one part after another; stop them all at the first error, or Ctrl-C."""
+    stop = threading.Event()
 
-    def finish(job: _Job) -> None:
-        for _ in job.pieces():
+    def finish(part: Iterator[None]) -> None:
+        for _ in part:
             if stop.is_set():
                 return
-            if progress is not None:
-                with one_at_a_time:
-                    progress(sum(job.done for job in jobs) // len(jobs))
 
-    if min(threads, len(jobs)) <= 1:
-        for job in jobs:
-            finish(job)
+    if min(threads, len(parts)) <= 1:
+        for part in parts:
+            finish(part)
         return
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for made in [pool.submit(finish, job) for job in jobs]:
+            for made in [pool.submit(finish, part) for part in parts]:
                 made.result()
         finally:
             stop.set()

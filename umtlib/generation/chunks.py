@@ -11,15 +11,19 @@ approximation, the only one in this package. Notebook: ``06_generation``.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from umtlib.audio import SAMPLE_RATE
 from umtlib.decoder import Decoder
 from umtlib.generation import generate, thread_count
+from umtlib.generation.hearing import Heard
+from umtlib.generation.perform import Part, to_the_end
 from umtlib.guide import Told
+from umtlib.translator import MusicTranslator
 
-RATE = 16_000
 FADE = 400  # samples of cross-fade: 25 ms
 SLACK = 0.15  # how far from its even place a cut may move, in lengths of a stretch
 STREAMS = 6  # per thread: as many as share a weight while it is in a register
@@ -33,8 +37,8 @@ def plan(decoder: Decoder, levels: Tensor, seconds: float | None = None) -> list
     receptive field. Levels are the power of the input in every frame, (F,). Returns the first frame
     of every stretch, starting with 0, and F at the end.
     """
-    seconds = seconds or max(5.0, 8 * decoder.receptive_field / RATE)
-    length = max(math.ceil(seconds * RATE / decoder.guide.pool), _reach(decoder))
+    seconds = seconds or max(5.0, 8 * decoder.receptive_field / SAMPLE_RATE)
+    length = max(math.ceil(seconds * SAMPLE_RATE / decoder.guide.pool), _reach(decoder))
     slack, cuts = int(SLACK * length), [0]
     for even in range(length, len(levels) - length // 2, length):
         near = levels[even - slack : even + slack + 1]
@@ -47,69 +51,50 @@ def _reach(decoder: Decoder) -> int:
     return math.ceil(decoder.receptive_field / decoder.guide.pool)
 
 
-def generate_long(
-    decoder: Decoder,
-    tell: Callable[[int, int], Told],
-    levels: Tensor,
+def perform_long(
+    model: MusicTranslator,
+    name: str,
+    heard: Heard,
     *,
-    decode: Callable[[Tensor], Tensor],
     seconds: float | None = None,
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
     **options,
-) -> Iterator[tuple[Tensor, Told]]:
-    """Generate a long input as many streams, in order, some stretches at a time.
+) -> Iterator[tuple[str, Tensor]]:
+    """Do what `umtlib.generation.perform.perform` does, in stretches that are played side by side.
 
-    Parameters
-    ----------
-    tell : callable
-        Of latent frames first .. last - 1, what the decoder is told; asked for in order, with
-        overlaps.
-    levels : Tensor
-        Power of the input in every frame, shape (F,); see `frame_levels`.
-    decode : callable
-        Codes to a waveform.
-    seconds : float, optional
-        Length of a stretch; see `plan`.
-    progress : callable, optional
-        Called with the samples done so far.
-    threads, **options
-        Of `umtlib.generation.generate_many`. A stretch's random numbers depend on its index, not on
-        how many are made at a time.
-
-    Yields
-    ------
-    waveform : Tensor
-        Of the next stretch, float32, shape (1, frames * pool); where one fades into another, peaks
-        may add up.
-    told : Told
-        Of these frames.
+    It does so in one domain, of a whole recording with its levels, B = 1. The `seconds` are those
+    of `plan`, the options those of `umtlib.generation.generate_many`. A stretch's random numbers
+    depend on its index, not on how many are made at a time.
     """
-    threads = thread_count(threads)
-    pool, each = decoder.guide.pool, decoder.guide.pool // decoder.guide.hop
-    cuts = plan(decoder, levels, seconds)
-    stretches = list(zip(cuts, cuts[1:], strict=False))
+    threads, part, levels = thread_count(threads), Part(model, name), heard.levels[0]
+    decoder, pool, each = part.decoder, part.guide.pool, part.guide.pool // part.guide.hop
+    stretches = list(pairwise(plan(decoder, levels, seconds)))
     fade, tail, done = min(FADE, pool), None, 0
+    pieces = to_the_end(heard.split(pool))
+    told, origin = part.tell(*next(pieces)), 0  # from this latent frame on
     for some in torch.arange(len(stretches)).split(STREAMS * threads):
         batch = [stretches[i] for i in some]
         starts = [max(0, first - _reach(decoder)) for first, _ in batch]
         longest = max(last + 1 - start for start, (_, last) in zip(starts, batch, strict=True))
-        told = tell(starts[0], min(batch[-1][1] + 1, len(levels)))
+        needed = (min(batch[-1][1] + 1, len(levels)) - origin) * each
+        while told.condition.shape[2] < needed:
+            told = told.then(part.tell(*next(pieces)))
+        begin, origin = (starts[0] - origin) * each, starts[0]
+        told = told.between(begin, told.condition.shape[2])  # what was before is forgotten
         share = (batch[-1][1] - batch[0][0]) / longest  # of what is made, warm-up left out
 
         def report(made: int, before: int = done, share: float = share) -> None:
             progress(before + round(share * made))
 
-        codes = generate(
-            decoder,
-            _rows(told, [(start - starts[0]) * each for start in starts], longest * each),
-            threads=threads, progress=progress and report, **options,
-        )  # fmt: skip
+        rows = _rows(told, [(start - origin) * each for start in starts], longest * each)
+        codes = generate(decoder, rows, threads=threads, progress=progress and report, **options)
         for row, start, (first, last) in zip(codes, starts, batch, strict=True):
-            audio = decode(row)[(first - start) * pool : (last - start) * pool + fade]
-            frames = ((frame - starts[0]) * each for frame in (first, last))
-            yield _joined(tail, audio[:-fade])[None], told.between(*frames)
+            audio = model.to_waveform(row)[(first - start) * pool : (last - start) * pool + fade]
+            own = told.between((first - origin) * each, (last - origin) * each)
+            yield from part.finish(_joined(tail, audio[:-fade])[None], own, last=False)
             tail, done = audio[-fade:], done + (last - first) * pool
+    yield from part.finish(audio[None, :0], told.between(0, 0), last=True)
 
 
 def _rows(told: Told, starts: list[int], length: int) -> Told:

@@ -59,12 +59,7 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
 class Memory:
     """A decoder's weights, cut to the kernel's panels, and what the next sample depends on.
 
-    Freed with the object.
-
-    Raises
-    ------
-    GenerationError
-        If there is no memory for the weights.
+    Freed with the object. Raises GenerationError if there is no memory for the weights.
     """
 
     def __init__(self, decoder: Decoder, dtype: torch.dtype, streams: int):
@@ -99,19 +94,11 @@ def run(
 ) -> Tensor:
     """Generate: the arguments of `reference.run`, and two more.
 
-    Parameters
-    ----------
-    dtype : torch.dtype
-        float32; or bfloat16: weights and activations rounded to 8 bits of mantissa where they
-        enter a product, sums in float32; or int8: weights scaled per row and activations per
-        product to integers of up to 127, their sums exact.
-    threads : int
-        Two by two they share streams, or share them out, whichever turns out to be faster.
-
-    Raises
-    ------
-    GenerationError
-        If the kernel cannot have the memory or the threads.
+    The format is float32; or bfloat16: weights and activations rounded to 8 bits of mantissa where
+    they enter a product, sums in float32; or int8: weights scaled per row and activations per
+    product to integers of up to 127, their sums exact. Threads share streams two by two, or share
+    them out, whichever turns out to be faster. Raises GenerationError if the kernel cannot have the
+    memory or the threads.
     """
     memory = state.memory = state.memory or Memory(decoder, dtype, len(uniforms))
     B, T = uniforms.shape

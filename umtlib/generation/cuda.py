@@ -43,10 +43,7 @@ class Gpu:
     def call(self, name: str, *arguments: Any) -> Any:
         """Call a function of the driver, and return what it returns besides its status.
 
-        Raises
-        ------
-        GenerationError
-            If the function fails.
+        Raises GenerationError if the function fails.
         """
         status, *values = getattr(self.driver, name)(*arguments)
         if status:
@@ -69,10 +66,7 @@ def _context(gpu: Gpu) -> Any:
 def find(device: torch.device = torch.device("cpu")) -> Gpu:
     """Return that GPU, or torch's current one if the device is none.
 
-    Raises
-    ------
-    GenerationError
-        If torch or `cuda.bindings` cannot use a GPU.
+    Raises GenerationError if torch or `cuda.bindings` cannot use a GPU.
     """
     if not torch.cuda.is_available():
         raise GenerationError("the cuda backend needs an NVIDIA GPU that torch can use")
@@ -130,11 +124,7 @@ def fit(decoder: Decoder, streams: int, processors: int) -> Sizes:
     """Choose how many streams a block makes: the fewest with which every block has a processor.
 
     But not fewer than four, if there are four: up to there, reading the weights takes the time.
-
-    Raises
-    ------
-    GenerationError
-        If not even one stream has room in a processor's shared memory.
+    Raises GenerationError if not even one stream has room in a processor's shared memory.
     """
     config, guide = decoder.config, decoder.guide
     channels, skip = (-(-n // 4) * 4 for n in (config.channels, config.skip_channels))
@@ -256,55 +246,43 @@ def run(
 ) -> Tensor:
     """Generate: the arguments of `reference.run`, except `forced`.
 
-    Raises
-    ------
-    GenerationError
-        If there is no GPU, it has no room, refuses the kernel or does not pass `check`.
+    Raises GenerationError if there is no GPU, it has no room, refuses the kernel or does not pass
+    `check`.
     """
+    streams, samples = uniforms.shape
+    pool = decoder.guide.hop
     try:
         if state.memory is None:
             gpu = find(told.condition.device)
             check(gpu)
-            sizes = fit(decoder, len(uniforms), gpu.processors)
-            state.memory = Memory(gpu, decoder, sizes, len(uniforms))
-        return _generate(state.memory, decoder.guide.hop, told, uniforms, temperature, logits)
+            state.memory = Memory(gpu, decoder, fit(decoder, streams, gpu.processors), streams)
+        memory, device = state.memory, state.memory.gpu.device
+        memory.stream.wait_stream(torch.cuda.current_stream(device))  # it may still tell
+        with torch.cuda.stream(memory.stream):
+            made = {
+                "latent": told.condition.mT.to(device, torch.float32).contiguous(),
+                "uniforms": uniforms.to(device).contiguous(),
+                "codes": torch.empty(streams, samples, dtype=torch.uint8, device=device),
+            }
+            if told.predictors is not None:
+                made["predictors"] = told.predictors.to(device).contiguous()
+            if logits is not None:
+                made["scores"] = torch.empty(streams, samples, CODES, device=device)
+            call = _Call(
+                **{name: x.data_ptr() for name, x in (memory.tensors | made).items()},
+                streams=streams, frames=samples // pool, pool=pool, temperature=temperature,
+            )  # fmt: skip
+            for begin in range(0, samples, pool):
+                for first in range(begin, begin + pool, SAMPLES):
+                    call.first, call.last = first, min(first + SAMPLES, begin + pool)
+                    memory.launch(call)
+            if logits is not None:
+                logits.copy_(made["scores"])
+            return made["codes"].cpu()
     except torch.OutOfMemoryError as error:
         raise GenerationError(
-            f"the GPU has no memory for {len(uniforms)} streams at once; make fewer"
+            f"the GPU has no memory for {streams} streams at once; make fewer"
         ) from error
-
-
-def _generate(
-    memory: Memory,
-    pool: int,
-    told: Told,
-    uniforms: Tensor,
-    temperature: float,
-    logits: Tensor | None,
-) -> Tensor:
-    device, (streams, samples) = memory.gpu.device, uniforms.shape
-    memory.stream.wait_stream(torch.cuda.current_stream(device))  # it may still make what is told
-    with torch.cuda.stream(memory.stream):
-        made = {
-            "latent": told.condition.mT.to(device, torch.float32).contiguous(),
-            "uniforms": uniforms.to(device).contiguous(),
-            "codes": torch.empty(streams, samples, dtype=torch.uint8, device=device),
-        }
-        if told.predictors is not None:
-            made["predictors"] = told.predictors.to(device).contiguous()
-        if logits is not None:
-            made["scores"] = torch.empty(streams, samples, CODES, device=device)
-        call = _Call(
-            **{name: x.data_ptr() for name, x in (memory.tensors | made).items()},
-            streams=streams, frames=samples // pool, pool=pool, temperature=temperature,
-        )  # fmt: skip
-        for begin in range(0, samples, pool):
-            for first in range(begin, begin + pool, SAMPLES):
-                call.first, call.last = first, min(first + SAMPLES, begin + pool)
-                memory.launch(call)
-        if logits is not None:
-            logits.copy_(made["scores"])
-        return made["codes"].cpu()
 
 
 @cache
@@ -312,12 +290,8 @@ def check(gpu: Gpu) -> None:
     """Let a GPU make a few samples with a tiny decoder, and compare them with the reference.
 
     Once per process, before the first use. It takes both ways through the kernel: one stream per
-    block, and many of which some are idle.
-
-    Raises
-    ------
-    GenerationError
-        If logits or codes disagree: the backend is not to be trusted on this GPU.
+    block, and many of which some are idle. Raises GenerationError if logits or codes disagree: the
+    backend is not to be trusted on this GPU.
     """
     config = DecoderConfig(
         input="codes", input_kernel=2, blocks=2, layers=5, channels=18, skip_channels=10,
@@ -333,11 +307,9 @@ def check(gpu: Gpu) -> None:
         sizes = replace(fit(decoder, 1, gpu.processors), streams=streams)
         logits, truth = torch.empty(2, *uniforms.shape, CODES)
         memory = Memory(gpu, decoder, sizes, len(uniforms))
-        codes = _generate(memory, 60, told, uniforms, 1.0, logits).long()
-        wanted = reference.run(
-            decoder, told, uniforms,
-            temperature=1.0, state=State(), forced=codes, logits=truth,
-        )  # fmt: skip
+        how = {"told": told, "uniforms": uniforms, "temperature": 1.0}
+        codes = run(decoder, state=State(memory=memory), logits=logits, **how).long()
+        wanted = reference.run(decoder, state=State(), forced=codes, logits=truth, **how)
         error, same = (logits - truth).abs().max().item(), (codes == wanted).float().mean().item()
         if not (error <= TOLERANCE and same >= 0.99):
             raise GenerationError(

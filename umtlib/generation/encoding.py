@@ -33,22 +33,10 @@ def encode(
 ) -> Tensor:
     """Encode audio: what the encoder itself makes of it, up to rounding, and sooner.
 
-    An encoder with a filter bank costs thirty times less and computes in float32 always; and so
-    does one on a GPU, or where there is no compiler.
-
-    Parameters
-    ----------
-    codes : Tensor
-        mu-law codes, integers in 0..255, shape (B, T); the latent has shape (B, latent, F).
-    dtype : torch.dtype
-        float32, bfloat16 or int8: of the products; see `umtlib.generation.cpu.run`.
-    threads : int, optional
-        As in `umtlib.generation.generate`.
-
-    Raises
-    ------
-    GenerationError
-        If the codes are no such thing, or there is not enough memory.
+    Codes, integers in 0..255, (B, T), become a latent, (B, latent, F). The products are in float32,
+    bfloat16 or int8, see `umtlib.generation.cpu.run`. An encoder with a filter bank costs thirty
+    times less and computes in float32 always; and so does one on a GPU, or where there is no
+    compiler. Raises GenerationError if the codes are no such thing, or there is not enough memory.
     """
     kept = encoder.project.weight.device
     codes = native.array("codes", codes, torch.uint8, (None, None), 0, 255, kept)

@@ -22,20 +22,12 @@ LOUDEST = 8.0  # what is above 1 is clipped; above this it is no waveform in [-1
 class Heard:
     """A recording as it was encoded, or some that are equally long.
 
-    Attributes
-    ----------
-    latent : Tensor
-        Shape (B, latent, F), on the model's device.
-    samples : int
-        Length of the recording, at most F * pool.
-    levels : Tensor, optional
-        Power of the recording in every frame, shape (B, F), which says where to cut it and, to some
-        guides, how loud the result shall be.
+    Its levels say where to cut it and, to some guides, how loud the result shall be.
     """
 
-    latent: Tensor
-    samples: int
-    levels: Tensor | None = None
+    latent: Tensor  # (B, latent, F), on the model's device
+    samples: int  # of the recording, at most F * pool
+    levels: Tensor | None = None  # its power in every frame, (B, F)
 
     def split(self, pool: int, piece: int | None = None) -> Iterator["Heard"]:
         """Cut it into pieces of at most so many samples (`PIECE`), at least a frame."""
@@ -79,12 +71,8 @@ def encode_blocks(
 
     Windows overlap by as much as the encoder can see, so the latent does not depend on the cuts.
     Blocks are of the waveform at 16 kHz in [-1, 1], shape (samples,), of any lengths. The format is
-    float32 or another of `umtlib.generation.encoding.encode`.
-
-    Raises
-    ------
-    GenerationError
-        If a block is not of such numbers, or there are not so many frames.
+    float32 or another of `umtlib.generation.encoding.encode`. Raises GenerationError if a block is
+    not of such numbers, or there are not so many frames.
     """
     native.number("frames at a time (hop)", frames, 1, 2**31)
     pool, reach, dtype = model.config.encoder.pool, model.encoder.reach, dtype or torch.float32

@@ -19,10 +19,7 @@ SOURCE = files("umtlib.generation").joinpath("kernel.cu")
 def bindings(name: str) -> ModuleType:
     """Return ``cuda.bindings.driver`` or ``cuda.bindings.nvrtc``.
 
-    Raises
-    ------
-    GenerationError
-        If the package is missing.
+    Raises GenerationError if the package is missing.
     """
     try:
         return import_module(f"cuda.bindings.{name}")
@@ -37,10 +34,7 @@ def bindings(name: str) -> ModuleType:
 def cubin(options: Sequence[str], capability: int) -> bytes:
     """Return the kernel, compiled by ``-DNAME=value`` for a GPU: 75 for a T4, 90 for an H100.
 
-    Raises
-    ------
-    GenerationError
-        If NVRTC is missing or cannot compile for this GPU.
+    Raises GenerationError if NVRTC is missing or cannot compile for this GPU.
     """
     nvrtc, source = bindings("nvrtc"), SOURCE.read_bytes()
     command = [f"--gpu-architecture=sm_{capability}", "--std=c++17", "--prec-div=false", *options]

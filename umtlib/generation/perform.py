@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from torch import Tensor
 
-from umtlib.generation import State, chunks, generate_many
+from umtlib.generation import State, generate_many
 from umtlib.generation.hearing import Heard
 from umtlib.guide import Told
 from umtlib.translator import MusicTranslator
@@ -41,15 +41,13 @@ def perform(
 
     Yields
     ------
-    name : str
-        A domain.
-    piece : Tensor
-        What follows there, float32 in [-1, 1], shape (B, T) with T > 0, on the CPU. In all, each
-        domain's are as long as what was heard.
+    tuple
+        A domain, and what follows there, float32 in [-1, 1], shape (B, T) with T > 0, on the CPU;
+        in all as long as what was heard.
     """
-    parts, done = [_Part(model, name) for name in names], 0
+    parts, done = [Part(model, name) for name in names], 0
     states = [State() for _ in names] if states is None else states
-    for heard, last in _to_the_end(pieces):
+    for heard, last in to_the_end(pieces):
         told = [part.tell(heard, last) for part in parts]
         codes = generate_many(
             [part.decoder for part in parts], told, states=states,
@@ -60,23 +58,7 @@ def perform(
         done += codes[0].shape[1]
 
 
-def perform_long(
-    model: MusicTranslator, name: str, heard: Heard, **options
-) -> Iterator[tuple[str, Tensor]]:
-    """Perform one recording in one domain, in stretches that are played side by side.
-
-    Of the whole recording, B = 1, with its levels; yields as `perform`. Options are those of
-    `umtlib.generation.chunks.generate_long`.
-    """
-    part = _Part(model, name)
-    for waveform, told in chunks.generate_long(
-        part.decoder, _Window(part, heard), heard.levels[0], decode=model.to_waveform, **options
-    ):
-        yield from part.finish(waveform, told, last=False)
-    yield from part.finish(waveform[:, :0], told.between(0, 0), last=True)
-
-
-class _Part:
+class Part:
     """One domain's part of a performance."""
 
     def __init__(self, model: MusicTranslator, name: str):
@@ -86,33 +68,19 @@ class _Part:
         self.due = 0  # samples heard that are not performed yet
 
     def tell(self, heard: Heard, last: bool) -> Told:
+        """Tell of the next piece; the last one is of no samples."""
         self.due += heard.samples
         return self.guide.tell(heard.latent, heard.levels, self.memory, last)
 
     def finish(self, waveform: Tensor, told: Told, last: bool) -> Iterator[tuple[str, Tensor]]:
+        """Yield what is to be heard of the next samples made, if there is anything."""
         made = self.guide.finish(waveform, told, self.memory, last)[:, : self.due]
         self.due -= made.shape[1]
         if made.shape[1]:
             yield self.name, made.clamp(-1, 1)
 
 
-class _Window:
-    """Tells of any latent frames of a recording, and forgets those before the first asked for."""
-
-    def __init__(self, part: _Part, heard: Heard):
-        self.part, self.pieces = part, _to_the_end(heard.split(part.guide.pool))
-        self.each = part.guide.pool // part.guide.hop  # told frames to a latent frame
-        self.told, self.first = part.tell(*next(self.pieces)), 0
-
-    def __call__(self, first: int, last: int) -> Told:
-        begin, end = ((frame - self.first) * self.each for frame in (first, last))
-        while self.told.condition.shape[2] < end:
-            self.told = self.told.then(self.part.tell(*next(self.pieces)))
-        self.told, self.first = self.told.between(begin, self.told.condition.shape[2]), first
-        return self.told.between(0, end - begin)
-
-
-def _to_the_end(pieces: Iterable[Heard]) -> Iterator[tuple[Heard, bool]]:
+def to_the_end(pieces: Iterable[Heard]) -> Iterator[tuple[Heard, bool]]:
     """Yield each piece, and at last an empty one: only then is it known that nothing follows."""
     heard = None
     for heard in pieces:

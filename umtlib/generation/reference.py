@@ -43,12 +43,8 @@ def run(
 ) -> Tensor:
     """Return the chosen codes, shape (B, T); see `umtlib.generation.generate`, which checks.
 
-    Parameters
-    ----------
-    forced : Tensor, optional
-        Codes, shape (B, T), that take the place of the chosen ones in the past of the next sample.
-    logits : Tensor, optional
-        float32, shape (B, T, 256); filled with the logits of every sample.
+    Codes that are `forced`, (B, T), take the place of the chosen ones in the past of the next
+    sample; `logits`, float32, (B, T, 256), are filled with those of every sample.
     """
     memory = state.memory = state.memory or _silence(decoder, len(uniforms))
     frames = told.condition.transpose(1, 2)  # (B, N, L)

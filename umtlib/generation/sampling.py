@@ -15,33 +15,21 @@ from umtlib.mulaw import CODES
 
 @dataclass
 class State:
-    """Where generation stopped. Make one empty, pass it to each call; every call updates it.
+    """Where generation stopped. Make one empty, pass it to each call; every call updates it."""
 
-    Attributes
-    ----------
-    owner : tuple
-        What the state belongs to (backend, dtype, streams, decoder); set by the first call.
-    memory : object
-        The backend's own past: queues of activations, and the last codes.
-    streams : list of torch.Generator, optional
-        Each stream's source of uniforms, when the caller passes none.
-    """
-
-    owner: tuple | None = None
-    memory: Any = None
-    streams: list[torch.Generator] | None = None
+    owner: tuple | None = None  # backend, dtype, streams, decoder: set by the first call
+    memory: Any = None  # the backend's own past: queues of activations, and the last codes
+    streams: list[torch.Generator] | None = None  # each stream's uniforms, if none are passed
 
 
 def draw_uniforms(
     batch: int, samples: int, generator: torch.Generator | None, state: State
 ) -> Tensor:
-    """Draw one uniform number per sample and stream.
+    """Draw one uniform number per sample and stream: float32 in [0, 1), shape (B, T).
 
     The first call takes one 62-bit seed per stream from `generator` (``None``: torch's own), stream
     0 first, and keeps a generator per stream in `state`. So a stream's numbers depend on the
     seed and on its index alone: not on the batch size, the backend, or the pieces it comes in.
-
-    Returns float32 in [0, 1), shape (B, T).
     """
     if state.streams is None:
         seeds = torch.randint(2**62, (batch,), generator=generator)
@@ -50,21 +38,12 @@ def draw_uniforms(
 
 
 def choose(logits: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
-    """Turn logits and uniforms into codes by the inverse of the cumulative distribution.
+    """Turn logits, (B, 256), into codes, int64, (B,), by the inverse of the distribution function.
 
-    The code is the smallest k with ``p[0] + ... + p[k] > u``, where ``p = softmax(logits /
-    temperature)``; at temperature 0 it is the first of the largest logits. Two implementations
-    whose logits differ by rounding agree unless u lies within that rounding of a step of the
-    cumulative distribution.
-
-    Parameters
-    ----------
-    logits : Tensor
-        Shape (B, 256). The sums are taken in float64.
-    uniforms : Tensor
-        In [0, 1), shape (B,); so many codes, int64, are returned.
-    temperature : float
-        At least 0; 1 samples the model's own distribution.
+    With a uniform u in [0, 1), (B,), the code is the smallest k with ``p[0] + ... + p[k] > u``,
+    where ``p = softmax(logits / temperature)`` and sums are in float64; at temperature 0 it is the
+    first of the largest logits. Two implementations whose logits differ by rounding agree unless u
+    lies within that rounding of a step of the cumulative distribution.
     """
     if temperature == 0:
         return logits.argmax(dim=-1)

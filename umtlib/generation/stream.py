@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from torch import Tensor
 
+from umtlib.audio import SAMPLE_RATE
 from umtlib.errors import ConfigError
 from umtlib.generation import resolve
-from umtlib.generation.chunks import RATE
 from umtlib.generation.hearing import encode_blocks
 from umtlib.generation.perform import perform
 from umtlib.translator import MusicTranslator
@@ -22,7 +22,7 @@ def latency(model: MusicTranslator, hop: int = HOP) -> float:
     taken `hop` at a time, and the decoders' guides may wait for what follows.
     """
     late = max(decoder.guide.late for decoder in model.decoders.values())
-    return (hop * model.config.encoder.pool + model.encoder.reach + late) / RATE
+    return (hop * model.config.encoder.pool + model.encoder.reach + late) / SAMPLE_RATE
 
 
 def stream(

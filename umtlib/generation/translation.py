@@ -17,7 +17,7 @@ from umtlib import audio as sound
 from umtlib.errors import ConfigError
 from umtlib.generation import State, chunks, draw_uniforms, generate_many, resolve, thread_count
 from umtlib.generation.hearing import Heard, hear
-from umtlib.generation.perform import perform, perform_long
+from umtlib.generation.perform import perform
 from umtlib.translator import MusicTranslator
 
 ALL = "all"
@@ -83,10 +83,7 @@ def translate(
 def domains(model: MusicTranslator, to: str | Sequence[str]) -> tuple[str, ...]:
     """Return the names that ``to`` stands for, each once.
 
-    Raises
-    ------
-    ConfigError
-        If the model has no such domain, or none is named.
+    Raises ConfigError if the model has no such domain, or none is named.
     """
     names = (to,) if isinstance(to, str) else tuple(dict.fromkeys(to))
     if names == (ALL,):
@@ -136,7 +133,8 @@ def pieces(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Generate the audio of several domains piece by piece, in memory that does not grow.
 
-    A domain's audio does not depend on the others.
+    A domain's audio does not depend on the others. Those that threads make at the same time are
+    finished before the next begin.
 
     Parameters
     ----------
@@ -156,10 +154,8 @@ def pieces(
 
     Yields
     ------
-    name : str
-        A domain. Those that threads make at the same time are finished before the next begin.
-    piece : np.ndarray
-        What follows in that domain, float32 in [-1, 1], shape (samples,).
+    tuple
+        A domain, and what follows in it, float32 in [-1, 1], shape (samples,).
     """
     backend, dtype = resolve(backend, dtype)
     options |= {"backend": backend, "dtype": dtype}
@@ -175,7 +171,7 @@ def pieces(
         options |= {"progress": progress and tell}
         if chunked:
             rng = torch.Generator().manual_seed(seed)
-            made = perform_long(model, *some, heard, generator=rng, **options)
+            made = chunks.perform_long(model, *some, heard, generator=rng, **options)
         else:
             small, states = heard.split(model.config.encoder.pool), [seeded(seed) for _ in some]
             made = perform(model, some, small, states=states, **options)
@@ -230,26 +226,16 @@ def cuts_pay(model: MusicTranslator, domains: int, samples: int) -> bool:
     return stretches(model, silence) >= chunks.FEWEST * min(domains, thread_count())
 
 
-def speed(
-    model: MusicTranslator,
-    names: Sequence[str],
-    *,
-    chunked: bool = False,
-    dtype: str | torch.dtype = "auto",
-    **options,
-) -> float:
+def speed(model: MusicTranslator, names: Sequence[str]) -> float:
     """Measure how many seconds of audio are made here per second, the domains added up.
 
-    Two times 50 ms are made in every domain, or with `chunked` in all stretches of one domain that
-    are made at a time; the first lets the backend get ready and is not timed.
+    Two times 50 ms are made in every domain; the first lets the backend get ready and is not timed.
     """
-    encoder = model.config.encoder
-    decoders = [model.decoders[name] for name in (names[:1] if chunked else names)]
-    streams = chunks.STREAMS * thread_count() if chunked else 1
-    latent = torch.zeros(streams, encoder.latent, -(-TIMED // (encoder.pool * streams)))
+    encoder, decoders = model.config.encoder, [model.decoders[name] for name in names]
+    latent = torch.zeros(1, encoder.latent, -(-TIMED // encoder.pool))
     latent = latent.to(next(model.parameters()).device)
     for _ in range(2):
         began = time.perf_counter()
-        generate_many(decoders, latent, dtype=dtype, **options)
-    seconds = latent.shape[2] * encoder.pool / sound.SAMPLE_RATE * len(decoders) * streams
+        generate_many(decoders, latent, dtype="auto")
+    seconds = latent.shape[2] * encoder.pool / sound.SAMPLE_RATE * len(decoders)
     return seconds / (time.perf_counter() - began)

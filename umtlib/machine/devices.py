@@ -18,12 +18,8 @@ MEMORY = (
 def device(name: str = "auto", gpu: bool = True) -> torch.device:
     """Return the device of that name; a process of ``torchrun`` has the GPU of its local rank.
 
-    ``"auto"`` is an NVIDIA GPU if there is one and `gpu` allows it, else the CPU.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such device.
+    ``"auto"`` is an NVIDIA GPU if there is one and `gpu` allows it, else the CPU. Raises
+    ConfigError if there is no such device.
     """
     gpus, apple = torch.cuda.device_count(), torch.backends.mps.is_available()
     if name == "auto":
@@ -45,11 +41,7 @@ def precision(name: str, device: torch.device) -> str:
     """Return in what the products of a network are to be computed on a device.
 
     ``"auto"`` is on an NVIDIA GPU bfloat16 where it has it, else float16, and elsewhere float32.
-
-    Raises
-    ------
-    ConfigError
-        If the device does not have it.
+    Raises ConfigError if the device does not have it.
     """
     if name == "auto":
         half = "bfloat16" if native(device) else "float16"
@@ -91,10 +83,7 @@ def tf32(wanted: bool) -> Iterator[None]:
 def told_of_memory(mend: str = MEMORY) -> Iterator[None]:
     """Say in one line what to do where a device's memory is not enough.
 
-    Raises
-    ------
-    ConfigError
-        In place of torch's error.
+    Raises ConfigError in place of torch's error.
     """
     try:
         yield

@@ -61,20 +61,12 @@ def stack(
     outs: Sequence[Tensor],
     biases: Sequence[Tensor],
 ) -> Tensor:
-    """Return the skip sums of a stack of gated layers, float32, shape (B, T, S).
+    """Return the skip sums of a stack of gated layers, (B, T, S).
 
-    The products are taken in bfloat16 under autocast to it, else in float32.
-
-    Parameters
-    ----------
-    x : Tensor
-        What enters the first layer, float32, shape (B, T, C).
-    skips : Tensor
-        What the sums start from, the biases of all skips included, float32, shape (B, T, S).
-    conditions : Tensor
-        What is added before the gates, float32, shape (layers, B, F, 2C), T a multiple of F.
-    taps, outs, biases : sequence of Tensor
-        Per layer, float32, shapes (2C, 2C), (C + S, C) and, of the residual, (C,).
+    They start from `skips`, which has the biases of all skips in it; `x` enters the first layer,
+    (B, T, C). Before the gates the conditions are added, (layers, B, F, 2C), T a multiple of F. Per
+    layer, taps are (2C, 2C), outs (C + S, C), and biases, of the residual, (C,). All is float32;
+    the products are taken in bfloat16 under autocast to it.
     """
     return _Stack.apply(_product(), dilations, x, skips, conditions, *taps, *outs, *biases)
 

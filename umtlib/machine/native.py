@@ -119,10 +119,7 @@ def load(name: str) -> ctypes.CDLL:
 def toolchain() -> tuple[Build, list[str], bytes]:
     """Return the best build that processor and compiler know, its command, and what identifies it.
 
-    Raises
-    ------
-    NativeError
-        If there is no C++ compiler, or it does not work.
+    Raises NativeError if there is no C++ compiler, or it does not work.
     """
     compiler = _compiler()
     for build in builds():
@@ -136,13 +133,7 @@ def toolchain() -> tuple[Build, list[str], bytes]:
 
 
 def compiled(command: Sequence[str], source: bytes) -> bytes:
-    """Return what the compiler makes of a source.
-
-    Raises
-    ------
-    NativeError
-        If it refuses.
-    """
+    """Return what the compiler makes of a source; raises NativeError if it refuses."""
     with tempfile.TemporaryDirectory(prefix="umtlib-") as folder:
         made = Path(folder, "made.so")
         command = [*command, "-x", "c++", "-", "-o", str(made)]
@@ -228,25 +219,11 @@ def array(
     high: float,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Return an array as native code takes it, contiguous, or refuse it.
+    """Return an array as native code takes it: contiguous, of this type and on this device.
 
-    Parameters
-    ----------
-    name : str
-        What it is, for the message.
-    value : Tensor or array
-        Floating-point numbers if `dtype` is of them, else integers; of any width.
-    dtype, device
-        What it becomes, and where.
-    shape : sequence of int or None
-        None stands for any size.
-    low, high : float
-        The least and the greatest value; NaN lies outside.
-
-    Raises
-    ------
-    GenerationError
-        If it is anything else.
+    Raises GenerationError if its values are not from `low` to `high`, as NaN is not, if it has
+    another shape, in which None stands for any size, or if it does not hold floating-point numbers
+    where the type is of them, and integers where it is not; of which width does not matter.
     """
     sizes = ", ".join("*" if size is None else str(size) for size in shape)
     ranged = "finite" if (low, high) == FINITE else f"{low:g} to {high:g}"
@@ -271,13 +248,7 @@ def array(
 
 
 def number(name: str, value: float, low: float, high: float) -> Any:
-    """Return a number that is in its range.
-
-    Raises
-    ------
-    GenerationError
-        If it is not.
-    """
+    """Return a number that is in its range; raises GenerationError if it is not."""
     if not low <= value <= high:
         raise GenerationError(f"{name} {value:g} must be from {low:g} to {high:g}")
     return value

@@ -25,19 +25,11 @@ PATIENCE = timedelta(minutes=10)  # a rank that is silent for longer ends the ru
 
 @dataclass(frozen=True)
 class Team:
-    """A process among others; each method must be called by all, and fails if one has ended.
+    """A process among others; each method must be called by all, and fails if one has ended."""
 
-    Attributes
-    ----------
-    rank, size : int
-        Number of this process, from 0, and of all. Rank 0 writes the log and the checkpoints.
-    device : torch.device
-        Where this process computes.
-    """
-
-    rank: int = 0
-    size: int = 1
-    device: torch.device = torch.device("cpu")
+    rank: int = 0  # number of this process; 0 writes the log and the checkpoints
+    size: int = 1  # of all processes
+    device: torch.device = torch.device("cpu")  # where this one computes
 
     def mean_gradients(self, parts: Sequence[Sequence[Tensor]]) -> None:
         """Replace the gradients of each part by their mean over the ranks that have any of it.
@@ -83,10 +75,7 @@ class Team:
 def listening() -> Iterator[None]:
     """Say it plainly when a message does not come through.
 
-    Raises
-    ------
-    TrainingError
-        In place of an error of gloo or nccl.
+    Raises TrainingError in place of an error of gloo or nccl.
     """
     try:
         yield
@@ -103,11 +92,8 @@ def join(device: torch.device, patience: timedelta = PATIENCE) -> Iterator[Team]
     """Join the team that ``torchrun`` started, or be a team of one.
 
     On the CPU its messages go by gloo, between GPUs by nccl; a rank may be silent for `patience`.
-
-    Raises
-    ------
-    TrainingError
-        If the environment is not that of ``torchrun``, or not all ranks come within `JOINING`.
+    Raises TrainingError if the environment is not that of ``torchrun``, or not all ranks come
+    within `JOINING`.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield Team(device=device)

@@ -56,24 +56,14 @@ BAD_STEPS = 5  # steps in a row without a finite gradient before a run stops its
 def preset(name: str, domains: Iterable[str] = config.SIX_DOMAINS) -> Preset:
     """Return a preset: ``"small"``, or one of `umtlib.config.preset`.
 
-    Raises
-    ------
-    ConfigError
-        If there is no such preset.
+    Raises ConfigError if there is no such preset.
     """
     return config.preset(name, domains, PRESETS)
 
 
 def check(model: MusicTranslator, training: Any, device: torch.device, steps: int | None) -> None:
-    """Refuse a model that cannot be trained so, before anything is prepared for it.
-
-    Raises
-    ------
-    TrainingError
-        Saying what does not fit.
-    """
-    if problem := TRAININGS[training.name].misfit(model, Team(device=device), steps):
-        raise TrainingError(f"the training of the preset {problem}")
+    """Raise TrainingError if a model cannot be trained so, before anything is prepared for it."""
+    TRAININGS[training.name].check(model, Team(device=device), steps)
 
 
 @dataclass(frozen=True)

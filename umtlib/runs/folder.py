@@ -84,12 +84,8 @@ def tensors(training: Any) -> dict[str, Tensor]:
 def resume(run: Path, training: Any) -> float:
     """Put the newest checkpoint of a run back into a training; return the seconds it took so far.
 
-    Raises
-    ------
-    TrainingError
-        If the run has another configuration or number of processes.
-    CheckpointError
-        If no checkpoint is intact, or it is of another version.
+    Raises TrainingError if the run has another configuration or number of processes, and
+    CheckpointError if no checkpoint is intact, or it is of another version.
     """
     folder, config = checkpoint.newest(run), training.model.config
     if checkpoint.read_as(type(config), folder / checkpoint.CONFIG) != config:
@@ -129,10 +125,7 @@ def _check_machine(run: Path, training: Any, folder: Path) -> tuple[int, float]:
 def restore(training: Any, saved: Mapping[str, Tensor], folder: Path) -> None:
     """Put the tensors of a checkpoint back into a training.
 
-    Raises
-    ------
-    CheckpointError
-        If one is not of this model.
+    Raises CheckpointError if one is not of this model.
     """
 
     def below(start: str) -> dict[str, Tensor]:

@@ -35,19 +35,10 @@ def validate(
 ) -> dict[str, dict[str, float]]:
     """Measure a translator on segments of the ``val`` split, always the same ones, in float32.
 
-    Parameters
-    ----------
-    samples : int
-        Length of a segment: as long as the decoders need to know where they are.
-    batches : int
-        Per domain, each of 8 segments, or of fewer where they are long.
-
-    Returns
-    -------
-    dict
-        ``nats``: per domain, mean cross-entropy per sample; ``nats_wrong_latent``: the same with
-        the latent of another segment (as good: the decoder ignores the latent); ``accuracy``: of
-        the classifier.
+    A segment has so many samples, as many as the decoders need to know where they are, a batch 8
+    segments, or fewer where they are long. Returns per domain ``nats``, the mean cross-entropy per
+    sample; ``nats_wrong_latent``, the same with the latent of another segment (as good: the decoder
+    ignores the latent); ``accuracy``, of the classifier.
     """
     config = TrainingConfig(crop=samples, batch=min(8, max(2, VALIDATED // samples)))
     number = batches * len(domains)

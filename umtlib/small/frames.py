@@ -36,9 +36,7 @@ class Memory:
 class Picker:
     """Chooses events, one after another: peaks of a probability, `APART` from one another."""
 
-    def __init__(self, likely: float = LIKELY):
-        self.likely = likely
-        self.waiting = self.quiet = None
+    waiting = quiet = None  # probabilities that are not decided; fine frames since an event
 
     def __call__(self, chance: Tensor, last: bool) -> Tensor:
         """Return events, bool, (B, N, BANDS): one fine frame later than the probabilities.
@@ -51,18 +49,13 @@ class Picker:
             self.quiet = np.full((len(new), new.shape[2]), APART)
         after = np.concatenate([known[:, 1:], np.zeros_like(known[:, :1])], axis=1)
         count = known.shape[1] - (not last)
-        peak = (known > self.likely) & (known >= after)
+        peak = (known > LIKELY) & (known >= after)
         found = np.zeros((len(new), max(count, 0), new.shape[2]), bool)
         for n in range(count):
             found[:, n] = peak[:, n] & (self.quiet >= APART)
             self.quiet = np.where(found[:, n], 1, self.quiet + 1)
         self.waiting = known[:, max(count, 0) :]
         return torch.from_numpy(found).to(chance.device)
-
-
-def pick(chance: Tensor, likely: float = LIKELY) -> Tensor:
-    """Choose the events, (B, N, BANDS), of all probabilities at once; see `Picker`."""
-    return Picker(likely)(chance, last=True)
 
 
 class FrameModel(nn.Module):

@@ -36,13 +36,11 @@ def step(state: State, stage: str, number: int, length: int) -> dict[str, float 
     rng = state.rng(3, state.step)
     more = conversions(state) if number else None
     clean, spectra = audio(state, state.step, rng)
-    codes, own = heard(clean, rng), len(clean)
+    codes, goal, own = heard(clean, rng), spectra, len(clean)
     if more:
         before, was, painted = more
         codes = torch.cat([codes, heard(converted(before, painted, state.hop, rng), rng)])
         goal = torch.cat([spectra, was])
-    else:
-        goal = spectra
     latent = encoded(state, codes)
     rate = min(1.0, (number + 1) / WARMUP, 3 * (1 - number / length))
     classifier = state.model.classifier
@@ -74,19 +72,13 @@ def audio(state: State, number: int, rng: np.random.Generator) -> tuple[Tensor, 
 def conversions(state: State) -> tuple[Tensor, Tensor, Tensor]:
     """Return the last step's segments, their spectra, and those that other domains paint of them.
 
-    Raises
-    ------
-    TrainingError
-        If a checkpoint lacks the latent of the last step, or has another.
+    Raises TrainingError if a checkpoint lacks the latent of the last step, or has another.
     """
     last = state.step - 1
     clean, spectra = audio(state, last, state.rng(3, last))
     frames = clean.shape[1] // state.model.config.encoder.pool
-    shape, latent = (
-        (len(clean), state.model.config.encoder.latent, frames),
-        state.carried.get("latent"),
-    )
-    if latent is None or latent.shape != shape:
+    latent = state.carried.get("latent")
+    if latent is None or latent.shape != (len(clean), state.model.config.encoder.latent, frames):
         raise TrainingError("the checkpoint has not the latent of the last step; use another")
     rng, painted = state.rng(4, state.step), torch.empty_like(spectra)
     names = [name for name in state.domains for _ in range(EACH)]
@@ -103,7 +95,7 @@ def encoded(state: State, codes: Tensor) -> Tensor:
     with torch.no_grad():
         energies = encoder.front_end.energies(codes)
     with autocast("bfloat16", codes.device):
-        return encoder.above(energies).float()
+        return encoder.above(encoder.front_end.mix(energies)).float()
 
 
 def errors(

@@ -34,10 +34,8 @@ class Memory:
 class FrameGuide(Guide):
     """Told by a frame model; see the module.
 
-    Raises
-    ------
-    ConfigError
-        If a latent frame cannot be divided, or the filter's windows would not overlap enough.
+    Raises ConfigError if a latent frame cannot be divided, or the filter's windows would not
+    overlap enough.
     """
 
     order = 128

@@ -39,16 +39,13 @@ def _heard(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return placed * wandering_gain(len(placed), rng)
 
 
-def equalise(
-    waveform: np.ndarray, rng: np.random.Generator, decibels: float = EQUALISED
-) -> np.ndarray:
+def equalise(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Filter by a random smooth curve, so that the encoder learns to hear past the timbre.
 
-    The curve has one random gain per octave, uniform in [-decibels, decibels], and is linear
-    between them, in decibels over the logarithm of the frequency. What would exceed 1 is scaled
-    down.
+    The curve has one random gain per octave, at most `EQUALISED`, and is linear between them, in
+    decibels over the logarithm of the frequency. What would exceed 1 is scaled down.
     """
-    gains = rng.uniform(-decibels, decibels, len(OCTAVE_BANDS))
+    gains = rng.uniform(-EQUALISED, EQUALISED, len(OCTAVE_BANDS))
     frequency = np.fft.rfftfreq(len(waveform), 1 / SAMPLE_RATE)
     octave = np.log2(np.maximum(frequency, 1.0))
     curve = 10 ** (np.interp(octave, np.log2(OCTAVE_BANDS), gains) / 20)

@@ -17,70 +17,36 @@ Not in the paper. `umtlib.small.training` goes through the stages.
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
-from umtlib.config import (
-    Count,
-    DecoderConfig,
-    EncoderConfig,
-    ModelConfig,
-    Preset,
-    Range,
-    Seed,
-    Text,
-    check,
-)
+from umtlib import config
+from umtlib.config import Count, Range
 
 LEAST = 30  # segments of each domain that a shortened training still hears
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long each stage takes, in steps, and how much audio it hears.
-
-    Attributes
-    ----------
-    seed : int
-        All that is random follows from it.
-    first, again : int
-        Steps of each domain's frame model, before and after the game.
-    game, shared, own : int
-        Steps of the game, of the shared WaveNet, and of all WaveNets on their own together. If
-        none are shared, each WaveNet goes on from the weights of the model that it begins with.
-    segments : int
-        Segments of 3.2 s of each domain that frame models learn from; a third the first time.
-    only : str
-        A new domain of a trained model: only *again* and *own* are gone through, only for it.
-
-    Raises
-    ------
-    ConfigError
-        If a value is out of its range.
-    """
+    """How long each stage takes, in steps, and how much audio it hears."""
 
     name: ClassVar[str] = "small"  # in `umtlib.runs.TRAININGS`
 
-    seed: Seed = 0
-    first: Count = 250
+    seed: config.Seed = 0  # all that is random follows from it
+    first: Count = 250  # of each domain's frame model before the game
     game: Count = 2_200
-    again: Count = 600
-    shared: Count = 3_000
-    own: Annotated[int, Range(1, 10**9)] = 9_500
-    segments: Annotated[int, Range(3, 10**6)] = 400
-    only: Text = ""
+    again: Count = 600  # of each domain's frame model after the game
+    shared: Count = 3_000  # 0: each WaveNet goes on from the weights that it begins with
+    own: config.Some = 9_500  # of all WaveNets together
+    segments: Annotated[int, Range(3, 10**6)] = 400  # of 3.2 s, of a domain; first a third of them
+    only: config.Text = ""  # new domain of a trained model: *again* and *own* are gone through
 
     def __post_init__(self):
-        check(self)
+        config.check(self)
 
     def lengths(self, domains: int) -> dict[str, int]:
         """Return the steps of each stage, in order, for a model of so many domains."""
         if self.only:
             return {"again": self.again, "own": max(1, self.own // domains)}
-        return {
-            "first": self.first * domains,
-            "game": self.game,
-            "again": self.again * domains,
-            "shared": self.shared,
-            "own": self.own,
-        }
+        known = {"first": self.first * domains, "game": self.game, "again": self.again * domains}
+        return known | {"shared": self.shared, "own": self.own}
 
     def lasting(self, steps: int, domains: int) -> "Recipe":
         """Return a recipe of so many steps in all: every stage is longer or shorter in proportion.
@@ -98,10 +64,10 @@ class Recipe:
         return replace(changed, own=own * domains if self.only else own)
 
 
-SMALL = Preset(
-    ModelConfig(
-        encoder=EncoderConfig(front_end="filterbank", blocks=1, layers=5),
-        decoder=DecoderConfig(
+SMALL = config.Preset(
+    config.ModelConfig(
+        encoder=config.EncoderConfig(front_end="filterbank", blocks=1, layers=5),
+        decoder=config.DecoderConfig(
             input="codes", input_kernel=2, guide="frames", blocks=2, channels=64, skip_channels=64
         ),
     ),

@@ -29,18 +29,9 @@ _CONTRAST, _LEVEL = 2.4, 7.5  # bring both to a variance of about 1 and 4 on mus
 def fit(encoder: Encoder, energies: Tensor, target: Tensor) -> Tensor:
     """Set the weights of an encoder that has a filter bank, and a channel for each filter.
 
-    Parameters
-    ----------
-    energies : Tensor
-        Those of its filter bank for some augmented audio, shape (N, filters, T / stride).
-    target : Tensor
-        The clean audio as mu-law codes, integers, shape (N, T): a few minutes.
-
-    Returns
-    -------
-    Tensor
-        The linear map from its latent to the pitch spectrogram without its mean, float64, shape
-        (latent, `PITCHES`).
+    The energies are those of its filter bank for some augmented audio, (N, filters, T / stride),
+    the target is the clean audio, a few minutes, as mu-law codes, (N, T). Returns the linear map
+    from its latent to the pitch spectrogram without its mean, float64, (latent, `PITCHES`).
     """
     pool, latent = encoder.config.pool, encoder.config.latent
     x = torch.cat([_rows(encoder.pooled(some.float())) for some in energies.split(32)])

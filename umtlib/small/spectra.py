@@ -22,6 +22,7 @@ RISE, REACH = 8.0, 2  # an event: so many dB from so many fine frames before it 
 APART = 4  # fine frames between two events of a band, at least
 AUDIBLE = -70.0  # dB that a band must reach after an event
 BANDS_TOLD = 24  # in which a decoder is told the levels
+FOLLOWED = 4.0  # fine frames until the running mean of a course has mostly followed it: 50 ms
 
 
 @cache
@@ -72,15 +73,13 @@ def events(log_power: Tensor) -> Tensor:
     return (peak & (rise > RISE) & (after > AUDIBLE)).transpose(1, 2)
 
 
-def above_past(
-    log_power: Tensor, past: Tensor | None = None, seconds: float = 0.05, rate: float = 80.0
-) -> tuple[Tensor, Tensor]:
+def above_past(log_power: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return how far each moment is above the running mean of its past: a course's attacks, sharp.
 
-    The course is (B, N, BINS), of so many frames per second; the mean has a time constant of so
-    many ``seconds``. Its last value, (B, 1, BINS), is returned too, and is ``past`` for the next.
+    The course is (B, N, BINS). The mean has a time constant of `FOLLOWED` fine frames; its last
+    value, (B, 1, BINS), is returned too, and is ``past`` for the next.
     """
-    kept = math.exp(-1 / (seconds * rate))
+    kept = math.exp(-1 / FOLLOWED)
     past, before = log_power[:, :1] if past is None else past, []
     for now in log_power.split(1, dim=1):
         before.append(past)

@@ -25,26 +25,12 @@ Made = TypeVar("Made")
 
 
 class State:
-    """All that changes in a training, and what it follows from.
-
-    Attributes
-    ----------
-    step : int
-        Steps done.
-    model, average : MusicTranslator
-        The weights in training, and their exponential averages, with which one translates.
-    domains : tuple of str
-        Those that are trained.
-    optimizers : dict of str to Optimizer
-        For ``encoder``, ``classifier``, and for each domain ``NAME.frames`` and ``NAME.wavenet``.
-    carried : dict of str to Tensor
-        What the next step needs besides: a checkpoint has it too.
-    """
+    """All that changes in a training, and what it follows from; see `umtlib.runs.Training`."""
 
     def __init__(self, model: MusicTranslator, corpus: Corpus, config: Recipe):
         self.config, self.step = config, 0
         self.model = model.requires_grad_(True)
-        self.average = copy.deepcopy(model).requires_grad_(False)
+        self.average = copy.deepcopy(model).requires_grad_(False)  # an exponential one
         self.domains = (config.only,) if config.only else model.domains
         self.segment = whole(SEGMENT, model.config.encoder.pool)
         self.hop = model.config.encoder.pool // FINE

@@ -31,12 +31,8 @@ class Training(State):
     """A model on its way through the stages; see `umtlib.runs.Training`.
 
     With ``steps`` every stage is made longer or shorter. There are no workers: the audio is
-    prepared between the steps.
-
-    Raises
-    ------
-    TrainingError
-        If the model or the machine is not what the recipe is for, or the corpus lacks a domain.
+    prepared between the steps. Raises TrainingError if the model or the machine is not what the
+    recipe is for, or the corpus lacks a domain.
     """
 
     def __init__(
@@ -48,8 +44,7 @@ class Training(State):
         team: Team = Team(),
         workers: int = 0,
     ):
-        if problem := misfit(model, team, steps):
-            raise TrainingError(f"the recipe of small {problem}")
+        check(model, team, steps)
         count = len(model.domains)
         config = config if steps is None else config.lasting(steps, count)
         super().__init__(model, corpus, config)
@@ -72,10 +67,7 @@ class Training(State):
     def where(self) -> tuple[str, int, int]:
         """Return the stage that the next step is of, its number there, and the stage's length.
 
-        Raises
-        ------
-        TrainingError
-            If there is no next step.
+        Raises TrainingError if there is no next step.
         """
         number = self.step
         for stage, length in self.lengths.items():
@@ -97,15 +89,17 @@ class Training(State):
         """There is nothing to be ended."""
 
 
-def misfit(model: MusicTranslator, team: Team, steps: int | None) -> str:
-    """Say why a model cannot be trained so by these processes; nothing, if it can."""
+def check(model: MusicTranslator, team: Team, _steps: int | None) -> None:
+    """Raise TrainingError if a model cannot be trained so by these processes."""
     encoder, guide = model.config.encoder, model.config.decoder.guide
-    if team.size > 1 or team.device.type != "cpu":
-        return f"is for one process on the CPU, not {team.size} on {team.device.type}"
-    if encoder.front_end != "filterbank":
-        return f"needs an encoder with front_end 'filterbank', not {encoder.front_end!r}"
-    if encoder.channels < encoder.filters:
-        return f"needs {encoder.filters} channels, one for each filter, not {encoder.channels}"
-    if guide != "frames":
-        return f"needs decoders with guide 'frames', not {guide!r}, which can no longer be trained"
-    return ""
+    for wrong, words in (
+        (team.size > 1 or team.device.type != "cpu",
+         f"is for one process on the CPU, not {team.size} on {team.device.type}"),
+        (encoder.front_end != "filterbank",
+         f"needs an encoder with front_end 'filterbank', not {encoder.front_end!r}"),
+        (encoder.channels < encoder.filters,
+         f"needs {encoder.filters} channels, one for each filter, not {encoder.channels}"),
+        (guide != "frames", f"needs decoders with guide 'frames', not {guide!r}"),
+    ):  # fmt: skip
+        if wrong:
+            raise TrainingError(f"the recipe of small {words}")

@@ -25,19 +25,8 @@ SILENT = 0.05  # share of windows whose past is silent up to a random sample
 def step(state: State, stage: str, number: int, length: int) -> dict[str, float | str]:
     """Train one WaveNet on a window; see `painting.step`.
 
-    Parameters
-    ----------
-    state : State
-        Changed in place.
-    stage : {"shared", "own"}
-        Whose WaveNet: the first domain's, or that of the domain whose turn it is.
-    number, length : int
-        The step's number in the stage, of so many.
-
-    Returns
-    -------
-    dict
-        ``reconstruction``: nats per sample; ``bad`` as there.
+    In the stage ``"shared"`` that is the first domain's, in ``"own"`` that of the domain whose turn
+    it is. The report's ``reconstruction`` is in nats per sample.
     """
     if number == 0 and stage == ("shared" if state.config.shared else "own"):
         painting.settle(state)
