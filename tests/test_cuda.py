@@ -17,6 +17,7 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from test_generation import (
     SMALL,
     VARIANTS,
     assert_agrees,
+    decoder_of,
     make_decoder,
     make_input,
     middle_of_the_step,
@@ -32,7 +34,6 @@ from test_generation import (
     run,
 )
 
-import umtlib
 from umtlib import generation
 from umtlib.cli import doctor
 from umtlib.errors import GenerationError
@@ -154,9 +155,7 @@ def test_the_kernel_chooses_the_codes_of_the_reference(gpu, name, per_block):
 )  # fmt: skip
 def test_the_kernel_agrees_with_every_preset(gpu, name, per_block, pool):
     """As for the `cpu` backend, with shorter frames: this kernel was not made for a CPU."""
-    model = umtlib.preset("paper" if name == "deep" else name).model
-    settings = replace(SMALL, blocks=1, layers=14) if name == "deep" else model.decoder
-    decoder = make_decoder(settings, pool, model.encoder.latent)
+    decoder = decoder_of(name, pool)
     latent, uniforms = make_input(decoder, 1, 2)
     if pool >= 200:  # every ring goes round
         assert 2 * pool > max(layer.dilation for layer in decoder.layers)
@@ -276,9 +275,7 @@ def own_cache(monkeypatch, tmp_path):
 
 
 def sizes_of(name, per_block):
-    model = umtlib.preset(name).model
-    decoder = make_decoder(model.decoder, 4, model.encoder.latent)
-    return replace(cuda.fit(decoder, 1, 1), streams=per_block)
+    return replace(cuda.fit(decoder_of(name, 4), 1, 1), streams=per_block)
 
 
 @needs_nvrtc
@@ -309,15 +306,13 @@ def test_a_cubin_is_made_once(monkeypatch):
     made = nvrtc.cubin(options, 75)
     assert made.startswith(b"\x7fELF")
     nvrtc.cubin.cache_clear()
+    compile_ = nvrtc._compile
     monkeypatch.setattr(nvrtc, "_compile", lambda *arguments: b"compiled again")
     assert nvrtc.cubin(options, 75) == made
     assert nvrtc.cubin(options, 80) == nvrtc.cubin((*options, "-DX=1"), 75) == b"compiled again"
-
-
-@needs_nvrtc
-def test_what_nvrtc_refuses_is_quoted():
-    with pytest.raises(GenerationError, match="gpu-architecture"):
-        nvrtc.cubin(sizes_of("tiny", 1).options(), 12)
+    monkeypatch.setattr(nvrtc, "_compile", compile_)
+    with pytest.raises(GenerationError, match="gpu-architecture"):  # quoted
+        nvrtc.cubin(options, 12)
 
 
 def test_without_the_bindings_it_says_what_to_install(monkeypatch):
@@ -361,19 +356,14 @@ def test_what_the_driver_refuses_is_quoted(gpu, name, status, said):
         generation.generate(decoder, make_input(decoder, 1, 1)[0], backend="cuda")
 
 
-def test_a_gpu_without_room_is_told_from_other_errors(monkeypatch, gpu):
-    def full(*arguments):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
+def test_without_room_or_gpu_the_backend_is_refused(monkeypatch, gpu):
+    full = Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory"))
     monkeypatch.setattr(cuda, "Memory", full)
     decoder = make_decoder(SMALL)
     with pytest.raises(GenerationError, match="no memory for 5 streams"):
         generation.generate(decoder, make_input(decoder, 5, 1)[0], backend="cuda")
-
-
-def test_without_a_gpu_the_backend_is_refused(monkeypatch):
+    monkeypatch.undo()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    decoder = make_decoder(SMALL)
     with pytest.raises(GenerationError, match="needs an NVIDIA GPU"):
         generation.generate(decoder, make_input(decoder, 1, 1)[0], backend="cuda")
 

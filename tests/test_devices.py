@@ -48,6 +48,11 @@ def test_the_precision_of_a_device(monkeypatch, kind, native, found):
     if kind != "cuda":
         with pytest.raises(ConfigError, match="tf32"):
             devices.precision("tf32", torch.device(kind))
+    matrices, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matrices.allow_tf32
+    with devices.tf32(True):
+        assert matrices.allow_tf32 and convolutions.allow_tf32
+    assert matrices.allow_tf32 == before
 
 
 @pytest.mark.parametrize("name, recompute", [("tiny", False), ("official", True)])
@@ -74,14 +79,6 @@ def test_the_classifier_is_asked_where_it_is(blink_model, corpus, monkeypatch):
     assert latent.evaluate(blink_model, Corpus(corpus))["classifier"] == 0.5
 
 
-def test_tf32_is_for_a_while():
-    matrices, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matrices.allow_tf32
-    with devices.tf32(True):
-        assert matrices.allow_tf32 and convolutions.allow_tf32
-    assert matrices.allow_tf32 == before
-
-
 # --- the same step in less memory -----------------------------------------------------------------
 
 
@@ -94,6 +91,8 @@ def weights_after(corpus, steps=2, **changes):
 
 @pytest.mark.parametrize("parts", [2, 4])
 def test_micro_batches_make_the_step_of_the_whole_batch(corpus, parts):
+    with pytest.raises(ConfigError, match="micro_batches = 3 must divide the batch of 4"):
+        config.TrainingConfig(batch=4, micro_batches=3)
     whole, one = weights_after(corpus, steps=1)
     found, other = weights_after(corpus, steps=1, micro_batches=parts)
     # Adam's first step is of one size for each weight; near zero the sign of a sum may differ.
@@ -106,11 +105,6 @@ def test_recomputation_changes_no_bit(corpus, monkeypatch):
     monkeypatch.setattr(fused, "fits", lambda _: False)  # it is for where those are not
     whole, found = (weights_after(corpus, recompute=value)[0] for value in (False, True))
     assert torch.equal(whole, found)
-
-
-def test_a_batch_has_equal_parts():
-    with pytest.raises(ConfigError, match="micro_batches = 3 must divide the batch of 4"):
-        config.TrainingConfig(batch=4, micro_batches=3)
 
 
 def saved_bytes(preset, training_config):
@@ -171,10 +165,10 @@ def test_what_a_gpu_will_be_asked_can_be_asked_of_a_cpu(capsys, monkeypatch):
     assert len(said) == 1 + 3 + 8 + 1
     assert said["codes equal to the reference's, `tiny`"] == "100.0%"
     for asked, found in said.items():
-        if "samples/s" in asked and "two" not in asked:
-            assert (
-                "for NVIDIA GPUs" in found if "tf32" in asked else int(found.replace(",", "")) > 0
-            )
+        if "tf32" in asked:
+            assert "for NVIDIA GPUs" in found
+        elif "samples/s" in asked and "two" not in asked:
+            assert int(found.replace(",", "")) > 0
 
 
 def test_the_bench_reports_what_it_ran():
@@ -197,12 +191,9 @@ def test_the_bench_prints_its_numbers_and_nothing_else(capsys):
     assert json.loads(capsys.readouterr().out)["preset"] == "tiny"
 
 
-def test_a_killed_worker_is_told_of_in_one_line():
+def test_a_killed_worker_is_told_of_in_one_line_and_another_error_keeps_its_words():
     with pytest.raises(ConfigError, match="smaller --set batch"), devices.told_of_memory():
         raise RuntimeError("DataLoader worker (pid(s) 9979) exited unexpectedly")
-
-
-def test_another_error_keeps_its_words():
     with pytest.raises(RuntimeError, match="sizes"), devices.told_of_memory():
         raise RuntimeError("sizes do not match")
 
@@ -221,7 +212,10 @@ def test_float16_scales_its_gradients_and_goes_on_bit_for_bit(corpus, tmp_path):
     assert tensors["carried.scale"].item() == pytest.approx(training.SCALE + 8 * training.GROWTH)
 
 
-def test_a_scale_that_is_too_large_falls(corpus, monkeypatch):
+def test_a_scale_that_is_too_large_falls(corpus):
+    for precision in ("float32", "bfloat16", "float16"):
+        report = started(corpus, precision=precision).advance()
+        assert report["reconstruction"] == pytest.approx(math.log(256), abs=0.5), precision
     now = started(corpus, precision="float16")
     now.carried["scale"] = torch.tensor(200.0)  # 2**200 is infinite in float32
     before = weights(now.model)
@@ -292,9 +286,3 @@ def test_every_verb_that_runs_a_model_takes_a_device(umt, verb, wrong):
     given = ["x.wav"] if verb == "translate" else ["--data", ".", "--out", "out"]
     status, _, said = umt(*verb.split(), *given, *wrong)
     assert status == 2 and wrong[1] in said and said.count("\n") == 1
-
-
-def test_a_step_is_finite_in_each_precision(corpus):
-    for precision in ("float32", "bfloat16", "float16"):
-        report = started(corpus, precision=precision).advance()
-        assert report["reconstruction"] == pytest.approx(math.log(256), abs=0.5), precision

@@ -81,16 +81,11 @@ def test_threads_do_not_change_a_bit(monkeypatch):
     assert torch.equal(sums[0], sums[2])
 
 
-@pytest.mark.parametrize(
-    "target", [torch.tensor([0, 4]), torch.tensor([-1, 0]), torch.zeros(3).long()]
-)
-def test_targets_are_classes(target):
-    with pytest.raises(UmtError, match="target has"):
-        fused.cross_entropy(torch.zeros(2, 4), target)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_cross_entropy(dtype):
+    for target in (torch.tensor([0, 4]), torch.tensor([-1, 0]), torch.zeros(3).long()):
+        with pytest.raises(UmtError, match="target has"):
+            fused.cross_entropy(torch.zeros(2, 4), target)
     torch.manual_seed(0)
     logits = (5 * torch.randn(50, 256)).to(dtype).requires_grad_()
     target = torch.randint(256, (50,))
@@ -98,9 +93,8 @@ def test_cross_entropy(dtype):
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
     gradients = [torch.autograd.grad(3 * loss, logits)[0] for loss in (ours, theirs)]
     # bfloat16: the gradient itself is rounded to it, and then the product with 3
-    torch.testing.assert_close(
-        *gradients, atol=1e-7, rtol=0.02 if dtype == torch.bfloat16 else 1e-4
-    )
+    rtol = 0.02 if dtype == torch.bfloat16 else 1e-4
+    torch.testing.assert_close(*gradients, atol=1e-7, rtol=rtol)
 
 
 def test_nan_is_passed_on(decoder):

@@ -2,7 +2,7 @@
 
 import errno
 import os
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -64,11 +64,7 @@ def test_without_a_cache_it_is_compiled_for_this_process(folder, monkeypatch, wh
         assert native.load("one.cpp").one() == 1
     assert not folder.is_dir() or list(folder.iterdir()) == []
     assert list((folder.parent / "temporary").iterdir()) == []
-
-
-@needs_compiler
-def test_nowhere_at_all_is_said_in_one_line(folder, monkeypatch):
-    monkeypatch.setattr(native, "compiled", full_disk)
+    monkeypatch.setattr(native, "compiled", full_disk)  # nowhere at all
     with pytest.warns(RuntimeWarning), pytest.raises(NativeError, match="No space left on device"):
         native.load("machine/fused.cpp")
 
@@ -76,29 +72,22 @@ def test_nowhere_at_all_is_said_in_one_line(folder, monkeypatch):
 @needs_compiler
 def test_many_build_at_once(folder):
     _, command, _ = native.toolchain()
-    made = []
 
-    def build():
+    def build(_):
         with native.cached("a.so", [ONE], lambda: native.compiled(command, ONE)) as path:
-            made.append(path)
+            return path
 
-    threads = [threading.Thread(target=build) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(made) == 4 and [*folder.iterdir()] == [made[0]] and len(set(made)) == 1
+    with ThreadPoolExecutor(4) as pool:
+        made = set(pool.map(build, range(4)))
+    assert {*folder.iterdir()} == made and len(made) == 1
 
 
 @needs_compiler
-def test_a_compiler_that_fails_is_quoted(folder):
+def test_a_compiler_that_fails_is_quoted(folder, monkeypatch, tmp_path):
     _, command, _ = native.toolchain()
     with pytest.raises(NativeError, match="cannot compile .*this is not C"):
         native.compiled(command, b"#error this is not C++")
     assert list((folder.parent / "temporary").iterdir()) == []
-
-
-def test_what_is_no_program_does_not_compile(folder, monkeypatch, tmp_path):
     (tmp_path / "c++").write_bytes(b"")
     (tmp_path / "c++").chmod(0o700)
     monkeypatch.setenv("CXX", str(tmp_path / "c++"))
@@ -109,23 +98,15 @@ def test_what_is_no_program_does_not_compile(folder, monkeypatch, tmp_path):
 # ------------------------------------------------------------------------- what is handed over
 
 
-@pytest.mark.parametrize(
-    "value, said",
-    [
-        (np.zeros(3, np.int16), "int16"),
-        (np.zeros((3, 2), np.float32), r"shape \(3, 2\)"),
-        (np.array([0, np.nan]), "values from nan to nan"),
-        (np.array([0, 12_000.0]), "to 12000"),
-        ("abc", "str"),
-    ],
-)
+@pytest.mark.parametrize("value, said", [
+    (np.zeros(3, np.int16), "int16"), (np.zeros((3, 2), np.float32), r"shape \(3, 2\)"),
+    (np.array([0, np.nan]), "values from nan to nan"), (np.array([0, 12_000.0]), "to 12000"),
+    ("abc", "str"),
+])  # fmt: skip
 def test_blocks_that_are_no_audio_are_refused(blink_model, value, said):
     for blocks in ([value], [torch.zeros(20), value]):
         with pytest.raises(GenerationError, match=f"block.*{said}.*wanted float32 of shape"):
             list(umtlib.stream(blink_model, blocks, to="drum"))
-
-
-def test_a_step_has_frames(blink_model):
     with pytest.raises(GenerationError, match="hop"):
         next(umtlib.stream(blink_model, [torch.zeros(9_000)], to="drum", hop=0))
 

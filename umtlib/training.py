@@ -116,20 +116,10 @@ def descend(
 ) -> bool:
     """Step down the gradient of a loss; return False, and do not step, if it is not finite.
 
-    Parameters
-    ----------
-    loss : Tensor or iterable of Tensor
-        A number; or its summands, of which one at a time is in memory.
-    optimizers : mapping of str to Optimizer
-        By the name of what they train.
-    rates : mapping of str to float
-        What is to be trained, at which learning rate; what the loss does not depend on stays.
-    clip : float
-        Largest norm of the gradient of each; 0: any.
-    team : Team
-        The step is the one of the mean gradient of all ranks, and bad on all if bad on one.
-    scale : float
-        What the loss is multiplied by on its way through the network.
+    The loss is a number, or its summands, of which one at a time is in memory. What has a rate is
+    trained at it, each clipped to a largest norm of its gradient, 0 for any; what the loss does not
+    depend on stays. The step is the one of the mean gradient of all ranks, and bad on all if bad on
+    one. On its way through the network the loss is multiplied by `scale`.
     """
     parts = {name: optimizers[name].param_groups[0]["params"] for name in rates}
     parameters = [parameter for part in parts.values() for parameter in part]
@@ -155,7 +145,7 @@ def descend(
 
 
 class Training:
-    """A model that is trained as in the paper, in place; see `umtlib.runs.Training`.
+    """A model that is trained as in the paper, in place.
 
     At each step the domains whose turn is next have one process of the team each; ``workers``
     prepare the batches. Raises TrainingError if the decoders' guide has weights of its own, no
@@ -174,21 +164,23 @@ class Training:
         check(model, team, steps)
         if config.recompute:
             recompute(model)
-        self.model = self.average = model
+        self.model = self.average = (
+            model  # the weights in training; those with which one translates
+        )
         self.config, self.steps, self.team, self.workers = config, steps, team, workers
-        self.domains = (config.only,) if config.only else model.domains
-        self.segment, self.step = config.crop, 0
-        self.carried: dict[str, Tensor] = {}
+        self.domains = (config.only,) if config.only else model.domains  # those that are trained
+        self.segment, self.step = config.crop, 0  # samples to judge a decoder by; steps done
+        self.carried: dict[str, Tensor] = {}  # what the next step needs besides
         self.optimizers = adam(model, config.only)
         stop = steps * team.size
         self._crops = Crops(corpus, self.domains, config, "train", stop, model.config.mulaw)
         self._batches: Iterator[Batch] | None = None
 
     def begin(self) -> None:
-        """Leave the random weights as they are."""
+        """Give a new model its first weights: here they are just random."""
 
     def advance(self) -> dict[str, float | str]:
-        """Do the next step and return its report."""
+        """Do the next step; return its report, which also has ``samples`` of this ``domain``."""
         if self._batches is None:
             first = self.step * self.team.size + self.team.rank
             mine = range(first, len(self._crops), self.team.size)

@@ -83,9 +83,7 @@ def generate_many(
     states: Sequence[State] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Tensor]:
-    """Generate with several decoders, as many at a time as there are threads.
-
-    Returns, per decoder, what `generate` returns.
+    """Return per decoder what `generate` does, as many at a time as there are threads.
 
     Parameters
     ----------

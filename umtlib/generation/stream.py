@@ -57,10 +57,8 @@ def stream(
 
     Raises
     ------
-    ConfigError
-        If the model has no such domain.
-    GenerationError
-        If a block is not of such numbers, or an option is not one that `generate` takes.
+    ConfigError, GenerationError
+        If the model has no such domain; if a block is not of such numbers, or an option is wrong.
     """
     if to not in model.domains:
         raise ConfigError(f"unknown domain {to!r}; this model has {', '.join(model.domains)}")

@@ -64,12 +64,9 @@ def translate(
 
     Raises
     ------
-    AudioError
-        If the audio is empty, not finite, or of an impossible shape or rate.
-    ConfigError
-        If the model has no such domain, or there is no such dtype.
-    GenerationError
-        If there is no such temperature or backend.
+    AudioError, ConfigError, GenerationError
+        If the audio is empty, not finite, or of an impossible shape or rate; if the model has no
+        such domain, or there is no such dtype; if there is no such temperature or backend.
     """
     names = domains(model, to)
     _, dtype = resolve(settings.get("backend", "auto"), dtype)

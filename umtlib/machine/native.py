@@ -54,8 +54,8 @@ class Build:
     @property
     def options(self) -> tuple[str, ...]:
         """What the compiler is told."""
-        macros = [f"-DUMT_LANES={self.lanes}", *(f"-DUMT_{macro}" for macro in self.macros)]
-        return *self.flags, *macros
+        macros = (f"-DUMT_{macro}" for macro in self.macros)
+        return *self.flags, f"-DUMT_LANES={self.lanes}", *macros
 
 
 V3 = "sse2 avx2 bmi1 bmi2 f16c fma abm movbe"
@@ -102,10 +102,8 @@ def builds() -> list[Build]:
 def load(name: str) -> ctypes.CDLL:
     """Return a file of this package, such as ``"generation/kernel.cpp"``, compiled once and kept.
 
-    Raises
-    ------
-    NativeError
-        If there is no C++ compiler (``CXX``, ``c++``, ``g++``, ``clang++``), or it fails.
+    Raises NativeError if there is no C++ compiler (``CXX``, ``c++``, ``g++``, ``clang++``), or it
+    fails.
     """
     try:
         (_, command, version), source = toolchain(), _source(name)
@@ -124,9 +122,8 @@ def toolchain() -> tuple[Build, list[str], bytes]:
     compiler = _compiler()
     for build in builds():
         command = [*compiler, *FLAGS, *build.options]
-        asked = subprocess.run(
-            [*command, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True
-        )
+        question = [*command, "-dM", "-E", "-x", "c++", os.devnull]
+        asked = subprocess.run(question, capture_output=True)
         if asked.returncode == 0:
             return build, command, asked.stdout
     raise NativeError(f"{compiler[0]} does not work: {_complaint(asked.stderr)}; see CXX")
@@ -170,21 +167,18 @@ def _source(name: str) -> bytes:
 # ----------------------------------------------------------------------------------- the cache
 
 
-def cache_folder() -> Path:
-    """Return where compiled kernels lie: ``UMT_CACHE``, or umtlib's folder in the user's cache."""
-    return Path(os.environ.get("UMT_CACHE") or pooch.os_cache("umtlib"))
-
-
 @contextmanager
 def cached(name: str, parts: Sequence[bytes], make: Callable[[], bytes]) -> Iterator[Path]:
     """Give a file of the cache, made if none was made of the same parts before.
 
-    What is in a folder to which others can write is not trusted: then, as where nothing can be
-    written or executed, a `RuntimeWarning` says so and the file is made for this once.
+    It lies in ``UMT_CACHE``, or in umtlib's folder of the user's cache. Where others can write to
+    that, it is not trusted: then, as where nothing can be written or executed, a `RuntimeWarning`
+    says so and the file is made for this once.
     """
     stem, _, suffix = name.partition(".")
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
-    folder, name = cache_folder(), f"{stem}-{key}.{suffix}"
+    folder = Path(os.environ.get("UMT_CACHE") or pooch.os_cache("umtlib"))
+    name = f"{stem}-{key}.{suffix}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.stat()

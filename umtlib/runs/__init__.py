@@ -9,10 +9,10 @@
             progress.json         steps done, seconds used; processes, threads, bfloat16
             training.safetensors  weights in training, optimizers
 
-How a step is made is the matter of a `Training`; the loop and the folder are the same for all. What
-a step is shown is a function of (seed, step), so a resumed run ends in the same weights as one that
-was never interrupted, bit for bit on the same machine with the same number of threads. Notebook:
-``05_training_six_domains``.
+How a step is made is the matter of `umtlib.training.Training` or another class with its attributes
+and methods; the loop and the folder are the same for all. What a step is shown is a function of
+(seed, step), so a resumed run ends in the same weights as one that was never interrupted, bit for
+bit on the same machine with the same number of threads. Notebook: ``05_training_six_domains``.
 """
 
 import ctypes
@@ -23,10 +23,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from umtlib import checkpoint, config, training
 from umtlib.config import Preset
@@ -44,11 +43,12 @@ from umtlib.translator import MusicTranslator, build
 
 __all__ = [
     "LOG", "PRESETS", "PROGRESS", "TENSORS", "TRAINING", "TRAININGS", "Pace", "Progress",
-    "Training", "check", "keep_memory", "preset", "restore", "save", "train",
+    "check", "keep_memory", "preset", "restore", "save", "train",
 ]  # fmt: skip
 
 PRESETS = config.PRESETS | {"small": SMALL}
 TRAININGS = {"paper": training, "small": small}  # modules, by the name of their configuration
+Training = training.Training | small.Training
 LOG = "log.jsonl"
 BAD_STEPS = 5  # steps in a row without a finite gradient before a run stops itself
 
@@ -73,34 +73,6 @@ class Pace:
     report: int = 60
     validate: int = 3_000
     save: int = 1_000
-
-
-class Training(Protocol):
-    """A model in training, step by step; `umtlib.training.Training` is one."""
-
-    config: Any  # a dataclass with a ``name`` in `TRAININGS`
-    team: Team  # the processes that train together
-    step: int  # steps done ...
-    steps: int  # ... and in all
-    segment: int  # samples that a decoder has to be shown to be judged
-    domains: tuple[str, ...]  # those that are trained
-    model: MusicTranslator  # the weights in training ...
-    average: MusicTranslator  # ... and those with which one translates: averages, or the same
-    optimizers: dict[str, torch.optim.Optimizer]  # for the parts of the model
-    carried: dict[str, Tensor]  # what the next step needs besides
-
-    def begin(self) -> None:
-        """Give a new model its first weights, where they are not just random."""
-
-    def advance(self) -> dict[str, float | str]:
-        """Do the next step and return its report.
-
-        ``samples`` of audio in the step, ``bad`` is 1 if it was skipped; losses, of which
-        ``reconstruction`` is that of ``domain``; perhaps a ``stage``.
-        """
-
-    def close(self) -> None:
-        """End the processes that prepare batches."""
 
 
 def train(
@@ -132,10 +104,9 @@ def train(
         Processes that prepare batches; the result does not depend on it.
     initial : MusicTranslator, optional
         Weights to start a new run from; by default random ones, by the preset's seed.
-    on_report : callable, optional
-        Receives each line of the log as a dict.
-    on_validate : callable, optional
-        Receives the averaged model and the step after each validation, and returns warnings.
+    on_report, on_validate : callable, optional
+        Receive each line of the log as a dict; after each validation the model with which one
+        translates, and the step, to return warnings.
 
     Raises
     ------
@@ -156,7 +127,13 @@ def train(
         stack.enter_context(devices.tf32(devices.precision(wanted, place) == "tf32"))
         stack.enter_context(devices.told_of_memory())
         team, corpus = stack.enter_context(join(place)), Corpus(data)
-        training, seconds = _open(run, preset, steps, resume, team, workers, initial, corpus)
+        model = build(preset.model, preset.training.seed).to(team.device)
+        if initial is not None:
+            model.load_state_dict(initial.state_dict())
+        made = TRAININGS[preset.training.name].Training
+        training = made(model, corpus, preset.training, steps, team, workers)
+        Segments(corpus, training.domains, "val")  # there must be some before hours are spent
+        seconds = _begun(run, training, resume, new=initial is None)
         stack.callback(training.close)
         stopped = stack.enter_context(_stop_signal())  # before that there is nothing to save
         log, bad, stop = Log(run / LOG, training, seconds, on_report), 0, False
@@ -199,44 +176,25 @@ def _check_finite(run: Path, bad: int, step: int) -> None:
         )
 
 
-def _validation(
-    training: Training,
-    corpus: Corpus,
-    on_validate: Callable[[MusicTranslator, int], list[str]] | None,
-) -> dict:
+def _validation(training: Training, corpus: Corpus, on_validate: Callable | None) -> dict:
     found = watching.validate(training.average, corpus, training.domains, training.segment)
     heard = on_validate(training.average.eval(), training.step) if on_validate else []
     training.average.train()
     return found | {"warnings": watching.complaints(found) + heard}
 
 
-def _open(
-    run: Path,
-    preset: Preset,
-    steps: int | None,
-    go_on: bool,
-    team: Team,
-    workers: int,
-    initial: MusicTranslator | None,
-    corpus: Corpus,
-) -> tuple[Training, float]:
-    """Return the training where it is to start, and the seconds that it took to get there."""
-    model = build(preset.model, preset.training.seed).to(team.device)
-    if initial is not None:
-        model.load_state_dict(initial.state_dict())
-    kind = TRAININGS[preset.training.name]
-    training = kind.Training(model, corpus, preset.training, steps, team, workers)
-    Segments(corpus, training.domains, "val")  # there must be some before hours are spent
+def _begun(run: Path, training: Training, go_on: bool, new: bool) -> float:
+    """Bring a training to where it is to start; return the seconds that it took to get there."""
     if checkpoint.checkpoints(run):
         if go_on:
-            return training, resume(run, training)
+            return resume(run, training)
         raise TrainingError(
             f"{run} holds a run already; continue it with --resume or choose another"
         )
     began = time.monotonic()
-    if initial is None:
+    if new:
         training.begin()
-    return training, time.monotonic() - began
+    return time.monotonic() - began
 
 
 @contextmanager

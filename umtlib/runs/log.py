@@ -16,13 +16,7 @@ class Log:
     It begins after so many ``seconds`` of training; `on_report` receives each line as a dict.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        training: Any,
-        seconds: float,
-        on_report: Callable[[dict], None] | None,
-    ):
+    def __init__(self, path: Path, training: Any, seconds: float, on_report: Callable | None):
         self.path, self.training, self.on_report = path, training, on_report
         self.began = time.monotonic() - seconds
         self.since, self.sums, self.stage = self.began + seconds, defaultdict(list), {}

@@ -130,9 +130,8 @@ class FrameModel(nn.Module):
         z = torch.cat([before, latent], dim=2)
         if last:
             z = torch.cat([z, z[:, :, -1:]], dim=2)
-        memory.latent = z[:, :, -2:]
+        memory.latent = z[:, :, -2:] if z.shape[2] else None
         if z.shape[2] < 3:
-            memory.latent = z if z.shape[2] else None
             return z.new_zeros(len(z), 0, BINS)
         mixed, logits, memory.heard = self.listen(z, memory.heard)
         events = memory.picker(logits.sigmoid(), last)

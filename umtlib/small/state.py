@@ -25,7 +25,7 @@ Made = TypeVar("Made")
 
 
 class State:
-    """All that changes in a training, and what it follows from; see `umtlib.runs.Training`."""
+    """All that changes in a training, and what it follows from; see `umtlib.training.Training`."""
 
     def __init__(self, model: MusicTranslator, corpus: Corpus, config: Recipe):
         self.config, self.step = config, 0

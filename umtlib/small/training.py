@@ -28,7 +28,7 @@ STAGES = {
 
 
 class Training(State):
-    """A model on its way through the stages; see `umtlib.runs.Training`.
+    """A model on its way through the stages; as `umtlib.training.Training`.
 
     With ``steps`` every stage is made longer or shorter. There are no workers: the audio is
     prepared between the steps. Raises TrainingError if the model or the machine is not what the
