@@ -47,8 +47,15 @@ SIX_DOMAINS = (
 )
 
 
+class Checked:
+    """A dataclass of which every field is held to its type when it is made; see `check`."""
+
+    def __post_init__(self):
+        check(self)
+
+
 @dataclass(frozen=True)
-class EncoderConfig:
+class EncoderConfig(Checked):
     """The shared encoder (section 3.1): audio to a latent sequence, the same for every domain."""
 
     front_end: Literal["waveform", "filterbank"] = "waveform"  # paper: the waveform itself
@@ -63,9 +70,6 @@ class EncoderConfig:
     filter_taps: Size = 2_048
     filter_stride: Size = 50
 
-    def __post_init__(self):
-        check(self)
-
     @property
     def stride(self) -> int:
         """Samples per step of the dilated layers."""
@@ -73,7 +77,7 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
-class DecoderConfig:
+class DecoderConfig(Checked):
     """A domain's WaveNet decoder (section 3.2)."""
 
     input: Literal["scalar", "codes"] = "scalar"  # one number per sample, or a table of 256 rows
@@ -85,20 +89,14 @@ class DecoderConfig:
     skip_channels: Size = 128
     condition_head: bool = False  # the official code also conditions the output head
 
-    def __post_init__(self):
-        check(self)
-
 
 @dataclass(frozen=True)
-class ClassifierConfig:
+class ClassifierConfig(Checked):
     """The domain classifier that the encoder learns to fool (section 3.3)."""
 
     layers: Depth = 2  # hidden convolutions with ELU, before the one that projects to the domains
     channels: Size = 100
     kernel: Size = 3
-
-    def __post_init__(self):
-        check(self)
 
 
 @dataclass(frozen=True)
@@ -120,14 +118,10 @@ class ModelConfig:
             raise ConfigError(f"domains {reprlib.repr(self.domains)} must be different names")
         for name in self.domains:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or name == "all":
-                raise ConfigError(
-                    f"domain {name!r}: use letters, digits, '_' and '-' only, and not 'all'"
-                )
-        if self.encoder.pool % self.encoder.stride:
-            raise ConfigError(
-                f"pool {self.encoder.pool} must be a multiple of the filter stride "
-                f"{self.encoder.stride}"
-            )
+                raise ConfigError(f"domain {name!r}: use letters, digits, '_', '-', and not 'all'")
+        pool, stride = self.encoder.pool, self.encoder.stride
+        if pool % stride:
+            raise ConfigError(f"pool {pool} must be a multiple of the filter stride {stride}")
 
 
 @dataclass(frozen=True)
@@ -156,10 +150,9 @@ class TrainingConfig:
 
     def __post_init__(self):
         check(self)
-        if self.batch % self.micro_batches:
-            raise ConfigError(
-                f"micro_batches = {self.micro_batches} must divide the batch of {self.batch}"
-            )
+        batch, parts = self.batch, self.micro_batches
+        if batch % parts:
+            raise ConfigError(f"micro_batches = {parts} must divide the batch of {batch}")
 
 
 @dataclass(frozen=True)
@@ -173,18 +166,13 @@ class Preset:
     training: Any
 
     def __post_init__(self):
-        if self.training.only and self.training.only not in self.model.domains:
-            raise ConfigError(
-                f"only = {self.training.only!r} must be a domain of the model, which has "
-                f"{', '.join(self.model.domains)}"
-            )
+        only, known = self.training.only, self.model.domains
+        if only and only not in known:
+            raise ConfigError(f"only = {only!r} must be a domain of the model: {', '.join(known)}")
 
 
 def check(config: Any) -> None:
-    """Refuse a value that its field's type does not allow; every dataclass here begins with this.
-
-    Raises ConfigError naming the field, its value and what it must be.
-    """
+    """Raise ConfigError, which says what a field must be, if its type does not allow its value."""
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if expected := _misfit(item.type, value):
@@ -243,10 +231,7 @@ def preset(
     domains: Iterable[str] = SIX_DOMAINS,
     presets: Mapping[str, Preset] = PRESETS,
 ) -> Preset:
-    """Return a preset, with these names for its decoders; `umtlib.preset` knows one more.
-
-    Raises ConfigError if there is no such preset.
-    """
+    """Return a preset with these names for its decoders, or raise ConfigError if there is none."""
     if name not in presets:
         raise ConfigError(f"unknown preset {name!r}; choose one of {', '.join(presets)}")
     return replace(presets[name], model=replace(presets[name].model, domains=tuple(domains)))
@@ -275,10 +260,7 @@ def to_json(config: Any) -> str:
 
 
 def from_values(kind: type[Config], values: Any) -> Config:
-    """Make a configuration of what JSON holds.
-
-    Raises ConfigError if a field is unknown, missing, of the wrong type or out of range.
-    """
+    """Make a configuration of what JSON holds, or raise ConfigError."""
     if not isinstance(values, dict):
         raise ConfigError(f"{kind.__name__} must be a JSON object, not {reprlib.repr(values)}")
     fields = {item.name: item for item in dataclasses.fields(kind)}

@@ -117,10 +117,7 @@ def _from_int8(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_as(kind: type[Config], path: Path) -> Config:
-    """Return a file of JSON as one of the dataclasses of `umtlib.config`.
-
-    Raises CheckpointError if it is missing or no such configuration.
-    """
+    """Return a file of JSON as a dataclass of `umtlib.config`, or raise CheckpointError."""
     try:
         return from_values(kind, files.read_json(path))
     except (OSError, ValueError, ConfigError) as error:
@@ -129,10 +126,7 @@ def read_as(kind: type[Config], path: Path) -> Config:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file by name.
-
-    Raises CheckpointError if it cannot be read.
-    """
+    """Return the tensors of a safetensors file by name, or raise CheckpointError."""
     try:
         return safetensors.torch.load_file(path)
     except (OSError, SafetensorError) as error:
@@ -153,10 +147,8 @@ def restore(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Path)
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(
-            f"the weights in {where} do not fit its {CONFIG}: {reason}"
-        ) from error
+        reason = f"the weights in {where} do not fit its {CONFIG}: {error}"
+        raise CheckpointError(" ".join(reason.split())[:400]) from error
 
 
 def write(folder: str | os.PathLike, content: Mapping[str, bytes | Mapping[str, Tensor]]) -> None:
@@ -184,14 +176,11 @@ def verify(folder: Path) -> None:
     Raises CheckpointError naming the first file that is missing, truncated, altered or without a
     checksum.
     """
-    listed = folder / CHECKSUMS
-    if not listed.exists():
-        raise CheckpointError(
-            f"{folder} holds no model: {CHECKSUMS} is missing; a run has one after its first save"
-        )
-    path = listed
+    path = folder / CHECKSUMS
+    if not path.exists():
+        raise CheckpointError(f"{folder} holds no model; a run has one after its first save")
     try:
-        sums = dict(files.read_json(listed))
+        sums = dict(files.read_json(path))
         for name in [CONFIG, WEIGHTS, *sums]:
             path = folder / name
             with files.open_regular(path) as file:
@@ -199,9 +188,8 @@ def verify(folder: Path) -> None:
             if found != sums.get(name):
                 raise CheckpointError(f"{path} is truncated or altered; use another checkpoint")
     except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} is missing or cannot be read; restore it or use another checkpoint"
-        ) from error
+        text = f"{path} is missing or cannot be read; restore it or use another checkpoint"
+        raise CheckpointError(text) from error
 
 
 def checkpoints(run: Path) -> list[Path]:

@@ -41,10 +41,7 @@ class Gpu:
     driver: Any  # the module cuda.bindings.driver
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Call a function of the driver, and return what it returns besides its status.
-
-        Raises GenerationError if the function fails.
-        """
+        """Return what a function of the driver gives, or raise GenerationError."""
         status, *values = getattr(self.driver, name)(*arguments)
         if status:
             text = self.driver.cuGetErrorString(status)[1]
@@ -280,9 +277,8 @@ def run(
                 logits.copy_(made["scores"])
             return made["codes"].cpu()
     except torch.OutOfMemoryError as error:
-        raise GenerationError(
-            f"the GPU has no memory for {streams} streams at once; make fewer"
-        ) from error
+        text = f"the GPU has no memory for {streams} streams at once; make fewer"
+        raise GenerationError(text) from error
 
 
 @cache

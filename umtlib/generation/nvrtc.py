@@ -17,10 +17,7 @@ SOURCE = files("umtlib.generation").joinpath("kernel.cu")
 
 
 def bindings(name: str) -> ModuleType:
-    """Return ``cuda.bindings.driver`` or ``cuda.bindings.nvrtc``.
-
-    Raises GenerationError if the package is missing.
-    """
+    """Return ``cuda.bindings.driver`` or ``cuda.bindings.nvrtc``, or raise GenerationError."""
     try:
         return import_module(f"cuda.bindings.{name}")
     except ImportError as error:

@@ -78,10 +78,7 @@ def translate(
 
 
 def domains(model: MusicTranslator, to: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the names that ``to`` stands for, each once.
-
-    Raises ConfigError if the model has no such domain, or none is named.
-    """
+    """Return the names that ``to`` stands for, each once, or raise ConfigError if one is none."""
     names = (to,) if isinstance(to, str) else tuple(dict.fromkeys(to))
     if names == (ALL,):
         return model.domains

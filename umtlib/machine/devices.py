@@ -81,10 +81,7 @@ def tf32(wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def told_of_memory(mend: str = MEMORY) -> Iterator[None]:
-    """Say in one line what to do where a device's memory is not enough.
-
-    Raises ConfigError in place of torch's error.
-    """
+    """Raise ConfigError, which says what to do, where a device's memory is not enough."""
     try:
         yield
     except RuntimeError as error:

@@ -73,10 +73,7 @@ class Team:
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Say it plainly when a message does not come through.
-
-    Raises TrainingError in place of an error of gloo or nccl.
-    """
+    """Raise a plain TrainingError, in place of gloo's or nccl's, if a message does not come."""
     try:
         yield
     except RuntimeError as error:

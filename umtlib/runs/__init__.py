@@ -54,10 +54,7 @@ BAD_STEPS = 5  # steps in a row without a finite gradient before a run stops its
 
 
 def preset(name: str, domains: Iterable[str] = config.SIX_DOMAINS) -> Preset:
-    """Return a preset: ``"small"``, or one of `umtlib.config.preset`.
-
-    Raises ConfigError if there is no such preset.
-    """
+    """Return a preset, ``"small"`` or one of `umtlib.config.preset`, or raise ConfigError."""
     return config.preset(name, domains, PRESETS)
 
 
@@ -188,9 +185,7 @@ def _begun(run: Path, training: Training, go_on: bool, new: bool) -> float:
     if checkpoint.checkpoints(run):
         if go_on:
             return resume(run, training)
-        raise TrainingError(
-            f"{run} holds a run already; continue it with --resume or choose another"
-        )
+        raise TrainingError(f"{run} holds a run already; go on with --resume or choose another")
     began = time.monotonic()
     if new:
         training.begin()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from umtlib import checkpoint, files
-from umtlib.config import Count, Range, Some, check, to_json
+from umtlib.config import Checked, Count, Range, Some, to_json
 from umtlib.errors import TrainingError
 from umtlib.machine import devices
 
@@ -23,7 +23,7 @@ KEPT = 2  # checkpoints of a run: the newest, and one before it in case the newe
 
 
 @dataclass(frozen=True)
-class Progress:
+class Progress(Checked):
     """How far a checkpoint is, and by what: a step is made of one batch for each process."""
 
     step: Count
@@ -31,9 +31,6 @@ class Progress:
     processes: Some
     threads: Some
     bfloat16: Literal["native", "none"]  # what the device has
-
-    def __post_init__(self):
-        check(self)
 
 
 def progress_of(training: Any, seconds: float) -> Progress:
@@ -123,10 +120,7 @@ def _check_machine(run: Path, training: Any, folder: Path) -> tuple[int, float]:
 
 
 def restore(training: Any, saved: Mapping[str, Tensor], folder: Path) -> None:
-    """Put the tensors of a checkpoint back into a training.
-
-    Raises CheckpointError if one is not of this model.
-    """
+    """Put the tensors of a checkpoint back into a training, or raise CheckpointError."""
 
     def below(start: str) -> dict[str, Tensor]:
         return {k.removeprefix(start): v for k, v in saved.items() if k.startswith(start)}

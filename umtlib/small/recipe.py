@@ -24,7 +24,7 @@ LEAST = 30  # segments of each domain that a shortened training still hears
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(config.Checked):
     """How long each stage takes, in steps, and how much audio it hears."""
 
     name: ClassVar[str] = "small"  # in `umtlib.runs.TRAININGS`
@@ -37,9 +37,6 @@ class Recipe:
     own: config.Some = 9_500  # of all WaveNets together
     segments: Annotated[int, Range(3, 10**6)] = 400  # of 3.2 s, of a domain; first a third of them
     only: config.Text = ""  # new domain of a trained model: *again* and *own* are gone through
-
-    def __post_init__(self):
-        config.check(self)
 
     def lengths(self, domains: int) -> dict[str, int]:
         """Return the steps of each stage, in order, for a model of so many domains."""

@@ -65,10 +65,7 @@ class Training(State):
         self.average.load_state_dict(self.model.state_dict())
 
     def where(self) -> tuple[str, int, int]:
-        """Return the stage that the next step is of, its number there, and the stage's length.
-
-        Raises TrainingError if there is no next step.
-        """
+        """Return the next step's stage, number there, and its length, or raise TrainingError."""
         number = self.step
         for stage, length in self.lengths.items():
             if number < length:
