@@ -14,7 +14,7 @@ from umtlib import audio
 from umtlib.audio import opening
 from umtlib.corpora import folders, prepare, processes
 from umtlib.corpora.corpus import MANIFEST, SKIPPED, Corpus, sha256
-from umtlib.errors import AudioError, CorpusError
+from umtlib.errors import AudioError, CorpusError, UmtError
 
 
 def song(path, seconds=0.6, hertz=440.0, rate=16_000, channels=1, **settings):
@@ -44,7 +44,7 @@ def test_any_tree_becomes_a_corpus(tmp_path):
     out = tmp_path / "out"
     told = []
     summary = folders.build({"flute": root}, out, workers=0, progress=lambda *s: told.append(s))
-    assert summary == prepare.Summary(12, 0, 0, summary.seconds, True)
+    assert summary == prepare.Summary(12, 0, 0, summary.seconds)
     assert summary.seconds == pytest.approx(12 * 0.6, abs=0.2)
     assert told[0] == ("files", 0, 12) and told[-1] == ("files", 12, 12)
     corpus = Corpus(out)
@@ -96,7 +96,7 @@ def test_what_programs_keep_is_no_part_of_a_corpus(tmp_path):
 @pytest.mark.parametrize("count, splits", [(2, "train val"), (3, "test train val"), (40, None)])
 def test_a_split_is_not_left_empty(count, splits):
     for attempt in range(20):
-        items = [prepare.Item("", "", "d", f"{attempt} {n}", None, "") for n in range(count)]
+        items = [prepare.Item("", "", "d", f"{attempt} {n}") for n in range(count)]
         found = prepare.assign_splits(items)
         assert " ".join(sorted(set(found))) == (splits or "test train val")
     assert found.count("train") > 0.6 * count or count < 4
@@ -210,7 +210,7 @@ def test_what_cannot_be_prepared(tmp_path, domains, words):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/x.wav").write_bytes(b"x")
     given = {name: tmp_path / folder for name, folder in domains.items()}
-    with pytest.raises(CorpusError, match=words):
+    with pytest.raises(UmtError, match=words):
         folders.build(given, tmp_path / "out", workers=0)
     assert not (tmp_path / "out" / MANIFEST).exists()
 
@@ -270,9 +270,9 @@ def test_two_processes_share_the_work_through_the_file_system(tmp_path):
 
 def test_a_shard_alone_makes_no_manifest(tmp_path):
     given, out = {"a": songs(tmp_path / "a", 5)}, tmp_path / "out"
-    assert not folders.build(given, out, workers=0, shard=(0, 2)).complete
+    assert folders.build(given, out, workers=0, shard=(0, 2)) is None
     assert not (out / MANIFEST).exists()
-    assert folders.build(given, out, workers=0, shard=(1, 2)).complete
+    assert folders.build(given, out, workers=0, shard=(1, 2)).used == 5
     assert len(Corpus(out).tracks) == 5
 
 

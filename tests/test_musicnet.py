@@ -9,7 +9,7 @@ import soundfile
 from conftest import assert_refused, tone
 from umtlib.corpora import musicnet
 from umtlib.corpora.corpus import SKIPPED, Corpus
-from umtlib.errors import CorpusError
+from umtlib.errors import CorpusError, UmtError
 
 # Lines of the real musicnet_metadata.csv (Thickstun et al., CC BY 4.0), with its quoted commas.
 CSV = (Path(__file__).parent / "golden/musicnet_metadata.csv").read_text(encoding="utf-8")
@@ -111,5 +111,5 @@ def test_damaged_metadata(folder, csv):
     ({"a": "id > 0", "b": "id == 2217"}, "of two domains"),
 ])  # fmt: skip
 def test_domains_that_make_no_sense(folder, domains, words):
-    with pytest.raises(CorpusError, match=words):
+    with pytest.raises(UmtError, match=words):
         build(folder, domains=domains)

@@ -12,7 +12,7 @@ from conftest import assert_refused, tone
 from umtlib.corpora import download, nsynth
 from umtlib.corpora.corpus import SKIPPED, Corpus
 from umtlib.corpora.nsynth import Selection
-from umtlib.errors import CorpusError
+from umtlib.errors import CorpusError, UmtError
 
 MINI = Path(__file__).parents[1] / "data" / "mini-nsynth"
 
@@ -152,7 +152,7 @@ def changed(**fields):
 def test_a_damaged_or_hostile_list_is_refused(tmp_path, text):
     write(tmp_path, "nsynth-train", note())
     (tmp_path / "nsynth-train" / "examples.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(CorpusError, match="examples.json|letters"):
+    with pytest.raises(UmtError, match="examples.json|letters"):
         build(tmp_path, tmp_path / "out")
 
 

@@ -254,17 +254,20 @@ def test_a_truncated_file(tmp_path, keep, zipped):
 def test_missing_files(tmp_path):
     write(tmp_path / "w")
     (tmp_path / "w" / "lastmodel_0.pth").unlink()
-    one_line(tmp_path / "w", "decoder of 'bach_solo_cello' is missing (1 of 2 are)")
+    one_line(tmp_path / "w", "lastmodel_0.pth is missing")
     write(tmp_path / "w")
     (tmp_path / "w" / "lastmodel_1.pth").unlink()
-    one_line(tmp_path / "w", "cannot translate")
+    one_line(
+        tmp_path / "w",
+        "lastmodel_1.pth is missing; the authors' code writes args.pth, and a file",
+    )
     (tmp_path / "w" / "args.pth").unlink()
     one_line(tmp_path / "w", "args.pth is missing")
     one_line(tmp_path / "nowhere", "args.pth is missing")
 
 
 @pytest.mark.parametrize("changes, words", [
-    ({"layers": 9}, "does not foresee"), ({"layers": 11}, "not as args.pth says"),
+    ({"layers": 9}, "args.pth: Unexpected"), ({"layers": 11}, "not as args.pth says"),
     ({"residual_channels": 8}, "do not fit"), ({"residual_channels": 10**12}, "channels = 1000"),
     ({"latent_d": None}, "latent = None"), ({"encoder_func": "glu"}, "encoder_func"),
     ({"kernel_size": 3}, "kernel_size"), ({"data": ["a/x", "b/x"]}, "name the domains yourself"),
@@ -280,8 +283,8 @@ def test_args_that_do_not_fit(tmp_path, changes, words):
     ("decoder_state", "fc.weight", torch.full((SKIP, SKIP, 1), torch.nan), "no finite weights"),
     ("decoder_state", "fc.weight", "a string", "no finite weights"),
     ("decoder_state", "fc.weight", torch.zeros(2), "not as args.pth says"),
-    ("decoder_state", "more.weight", torch.zeros(2), "does not foresee"),
-    ("encoder_state", "start.bias", torch.ones(CHANNELS), "different encoders"),
+    ("decoder_state", "more.weight", torch.zeros(2), "do not fit args.pth: Unexpected"),
+    ("encoder_state", "start.bias", torch.ones(CHANNELS), "another encoder"),
     ("discriminator_state", "convs.9.bias", torch.zeros(2), "do not fit"),
 ])  # fmt: skip
 def test_states_that_do_not_fit(tmp_path, part, key, value, words):
@@ -297,7 +300,7 @@ def test_renamed_and_foreign_files(tmp_path):
     write(tmp_path / "w")
     last = tmp_path / "w" / "lastmodel_1.pth"
     last.write_bytes((tmp_path / "w" / "lastmodel_0.pth").read_bytes())
-    one_line(tmp_path / "w", "holds the decoder of domain 0")
+    one_line(tmp_path / "w", "holds domain 0")
     torch.save({"model": {}}, last)
     one_line(tmp_path / "w", "it lacks encoder_state")
     one_line(tmp_path / "w", "has 2 domains, not 1", domains=["a"])

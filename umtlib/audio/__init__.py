@@ -17,23 +17,14 @@ import soundfile
 import soxr
 
 from umtlib import files
-from umtlib.audio.levels import (
-    CEILING,
-    LEVEL,
-    SAMPLE_RATE,
-    level,
-    level_gain,
-    levelled,
-    measure,
-)  # fmt: skip
+from umtlib.audio.levels import CEILING, LEVEL, SAMPLE_RATE, level, level_gain, levelled, measure
 from umtlib.audio.opening import native, opened
 from umtlib.errors import AudioError, UmtWarning
 from umtlib.files.names import readable
 
 __all__ = [
-    "CEILING", "LEVEL", "LONGEST", "RATES", "SAMPLE_RATE", "Recording", "level", "level_gain",
-    "levelled", "measure", "native", "read", "replacing", "stream", "to_mono_16k", "write",
-    "writing",
+    "CEILING", "LEVEL", "SAMPLE_RATE", "Recording", "level", "level_gain", "native", "read",
+    "replacing", "stream", "to_mono_16k", "write", "writing",
 ]  # fmt: skip
 
 LONGEST = 12 * 3600  # seconds; what decodes to more than this is refused, not collected in memory
@@ -49,13 +40,12 @@ def read(path: str | os.PathLike) -> np.ndarray:
     length up to 12 hours. Channels are averaged; of two that would cancel each other the louder is
     taken, with a warning. If the result exceeds +-1 (float files can, and so can resampling of loud
     audio), all of it is scaled down to a peak of 1: nothing is clipped. From a truncated file comes
-    what can be decoded, with a warning.
+    what can be decoded, with a warning. A 16 kHz mono 16-bit file is returned without any change.
 
     Returns
     -------
     np.ndarray
-        float32 in [-1, 1], shape (T,), T = round(frames * 16000 / rate), never 0. A 16 kHz mono
-        16-bit file is returned without any change.
+        float32 in [-1, 1], shape (T,), T = round(frames * 16000 / rate), never 0.
 
     Raises
     ------
@@ -68,8 +58,8 @@ def read(path: str | os.PathLike) -> np.ndarray:
 def stream(path: str | os.PathLike) -> Iterator[np.ndarray]:
     """Do what `read` does, block by block, for files that are longer than the memory allows.
 
-    Joined, the blocks are what `read` returns, except that nothing is scaled down to a peak of 1.
-    It raises AudioError where reading has got to what is wrong.
+    Joined, the blocks are what `read` returns, but not scaled down to a peak of 1. AudioError is
+    raised where reading has got to what is wrong.
     """
     path = Path(path)
     try:
@@ -81,9 +71,10 @@ def stream(path: str | os.PathLike) -> Iterator[np.ndarray]:
                       f"{promised / file.samplerate:.4g} s that its header says; it is used as far "
                       "as it goes")  # fmt: skip
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
-        raise AudioError(
+        text = (
             f"{path} cannot be decoded as audio; convert it to WAV first, with ffmpeg or an editor"
-        ) from error
+        )
+        raise AudioError(text) from error
 
 
 class Recording:
@@ -148,19 +139,11 @@ def to_mono_16k(audio: np.ndarray, sample_rate: float) -> np.ndarray:
 
 
 def write(path: str | os.PathLike, waveform: np.ndarray) -> None:
-    """Write a waveform as a 16 kHz mono 16-bit WAV file.
+    """Write a waveform, floats in [-1, 1], shape (T,), as a 16 kHz mono 16-bit WAV file.
 
-    The file appears under its name only when it is complete; one that is there is replaced.
-
-    Parameters
-    ----------
-    waveform : np.ndarray
-        Floats in [-1, 1], shape (T,); beyond is clipped.
-
-    Raises
-    ------
-    AudioError
-        If the waveform is not finite, or the file cannot be written.
+    What is beyond is clipped. The file appears under its name only when it is complete; one that is
+    there is replaced. A waveform that is not finite, or a file that cannot be written, raises
+    AudioError.
     """
     with writing(path) as put:
         put(waveform)
@@ -170,7 +153,7 @@ def write(path: str | os.PathLike, waveform: np.ndarray) -> None:
 def writing(path: str | os.PathLike) -> Iterator[Callable[[np.ndarray], None]]:
     """Do what `write` does, piece by piece: gives a function that takes the next piece.
 
-    It raises AudioError as `write` does. Whatever is raised inside, no file is left.
+    Whatever is raised inside, such as an AudioError, no file is left.
     """
 
     def put(waveform: np.ndarray) -> None:
@@ -179,11 +162,9 @@ def writing(path: str | os.PathLike) -> Iterator[Callable[[np.ndarray], None]]:
         pcm = np.clip(np.round(np.asarray(waveform) * 32768.0), -32768, 32767)
         file.write(pcm.astype(np.int16))
 
-    with replacing(path) as part:
-        with soundfile.SoundFile(
-            native(part), "w", SAMPLE_RATE, channels=1, subtype="PCM_16", format="WAV"
-        ) as file:
-            yield put
+    kind = {"samplerate": SAMPLE_RATE, "channels": 1, "subtype": "PCM_16", "format": "WAV"}
+    with replacing(path) as part, soundfile.SoundFile(native(part), "w", **kind) as file:
+        yield put
 
 
 @contextlib.contextmanager

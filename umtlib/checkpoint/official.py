@@ -29,6 +29,10 @@ _ALLOWED = [
       for module in ("pathlib", "pathlib._local") for kind in ("PosixPath", "WindowsPath")),
 ]  # fmt: skip
 _PARTS = ("encoder_state", "decoder_state", "discriminator_state")
+_ENCODER = {  # changes of its names, one after the other
+    "dilated_convs.": "layers.", ".dilated_conv.": ".dilated.", ".conv_1x1.": ".out.",
+    "conv_1x1.": "project.", "start.": "front_end.conv.",
+}  # fmt: skip
 
 
 def load_official(
@@ -43,58 +47,48 @@ def load_official(
     folder : path
         With ``args.pth`` and one ``{weights}model_{i}.pth`` per domain.
     domains : sequence of str, optional
-        Names for the decoders, in the order of their numbers; by default the names of the training
-        folders in ``args.pth``.
+        Names for the decoders, by number; by default those of the training folders in ``args.pth``.
     weights : {"last", "best"}
         Which files; the authors' own script samples from the last ones.
 
     Raises
     ------
     CheckpointError
-        If a file is missing, truncated, no such file or not of this network, or if the files do
-        not belong together.
+        If a file is missing, damaged or of another network, or if they do not belong together.
     """
     folder = Path(folder)
-    config = _config(folder, domains)
+    config = _config(folder / "args.pth", domains)
     files = [folder / f"{weights}model_{i}.pth" for i in range(len(config.domains))]
-    _check_all_there(files, config)
-    tensors: dict[str, Tensor] = {}
+    first, tensors = {}, {}
     for number, (path, name) in enumerate(zip(files, config.domains, strict=True)):
-        states = _read_states(path, number)
-        shared, own = _translate_names(states, config, path)
-        if number and any(not torch.equal(tensors[key], shared[key]) for key in shared):
-            raise CheckpointError(
-                f"{path.name} and {files[0].name} in {folder} have different encoders, so they are "
-                "of different steps; take the files of one step, usually weights 'last'"
-            )
-        tensors |= shared | {f"decoders.{name}.{key}": tensor for key, tensor in own.items()}
-        if not number:
-            classifier = states["discriminator_state"]
-            tensors |= {f"classifier.{key}": tensor for key, tensor in classifier.items()}
+        encoder, decoder, classifier = _read(path, number, config)
+        first = first or encoder
+        if first.keys() != encoder.keys() or any(not encoder[k].equal(first[k]) for k in first):
+            raise CheckpointError(f"{path} has another encoder than {files[0].name}: take files "
+                                  "of one step, usually 'last'")  # fmt: skip
+        parts = {"encoder": encoder, f"decoders.{name}": decoder, "classifier": classifier}
+        named = {f"{part}.{key}": x for part, state in parts.items() for key, x in state.items()}
+        tensors = named | tensors  # the classifier is the first file's
     with torch.device("meta"):  # sizes only: a lie in args.pth costs no memory
         model = MusicTranslator(config)
     try:
         model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         reason = str(error).split("\n")[1].strip()[:300]
-        raise CheckpointError(
-            f"the weights in {folder} do not fit its args.pth: {reason}"
-        ) from error
+        raise CheckpointError(f"{folder}: the weights do not fit args.pth: {reason}") from error
     return model.eval().requires_grad_(False)
 
 
-def _config(folder: Path, domains: Sequence[str] | None) -> ModelConfig:
-    path = folder / "args.pth"
-    content = _unpickle(path)
-    args = content[0] if isinstance(content, list) and content else None
-    if not isinstance(args, argparse.Namespace):
-        raise CheckpointError(f"{path} is not the authors' args.pth: it holds no Namespace")
+def _config(path: Path, domains: Sequence[str] | None) -> ModelConfig:
+    match _unpickle(path):
+        case [argparse.Namespace() as args, *_]:
+            pass
+        case _:
+            raise CheckpointError(f"{path} is not the authors' args.pth: it holds no Namespace")
     try:
         return _sizes(args, domains)
     except (AttributeError, ConfigError) as error:
-        raise CheckpointError(
-            f"{path}: {error}; if a name is wrong, name the domains yourself"
-        ) from error
+        raise CheckpointError(f"{path}: {error}; or name the domains yourself") from error
 
 
 def _sizes(args: argparse.Namespace, domains: Sequence[str] | None) -> ModelConfig:
@@ -117,42 +111,16 @@ def _sizes(args: argparse.Namespace, domains: Sequence[str] | None) -> ModelConf
 
 def _names(args: argparse.Namespace) -> list[str]:
     """Return the names of the training folders, or numbers, as a configuration allows them."""
-    stems = [re.split(r"[/\\]", str(path).rstrip("/\\"))[-1] for path in args.data]
+    stems = [pathlib.PureWindowsPath(path).name for path in args.data]  # knows / and \\
     clean = [re.sub(r"[^A-Za-z0-9-]+", "_", stem).strip("_-").lower() for stem in stems]
     return [name or f"domain_{number}" for number, name in enumerate(clean)]
-
-
-def _check_all_there(files: list[Path], config: ModelConfig) -> None:
-    missing = [i for i, path in enumerate(files) if not path.is_file()]
-    if not missing:
-        return
-    message = (f"{files[missing[0]]} with the decoder of {config.domains[missing[0]]!r} is missing "
-               f"({len(missing)} of {len(files)} are)")  # fmt: skip
-    if missing == list(range(1, len(files))):
-        message += ("; trained on one node, the authors' code makes a single decoder for all "
-                    "domains, which cannot translate")  # fmt: skip
-    raise CheckpointError(message)
-
-
-def _read_states(path: Path, number: int) -> dict[str, dict[str, Tensor]]:
-    content = _unpickle(path)
-    if not isinstance(content, dict) or not content.keys() >= set(_PARTS):
-        raise CheckpointError(f"{path} is not of the authors' code: it lacks {', '.join(_PARTS)}")
-    if (dataset := content.get("dataset", number)) != number:
-        raise CheckpointError(
-            f"{path} holds the decoder of domain {dataset}: give it its own name back"
-        )
-    for part in _PARTS:
-        for key, value in content[part].items():
-            if not (isinstance(value, Tensor) and value.isfinite().all()):
-                raise CheckpointError(f"{path}: {part}[{key!r}] holds no finite weights")
-    return {part: {k: v.float() for k, v in content[part].items()} for part in _PARTS}
 
 
 def _unpickle(path: Path) -> Any:
     """Read a file of `torch.save` without running anything that is in it."""
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing; name the folder with the authors' .pth files")
+        raise CheckpointError(f"{path} is missing; the authors' code writes args.pth, and a file "
+                              "for each domain if it has a process for each")  # fmt: skip
     try:
         with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about pickles that it then refuses
@@ -160,43 +128,47 @@ def _unpickle(path: Path) -> Any:
     except Exception as error:  # whatever a damaged or hostile pickle provokes in the reader
         reason = str(error).split("WeightsUnpickler error: ")[-1].split("\n")[0].split(". ")[0]
         raise CheckpointError(
-            f"{path} is truncated, or no file of the authors' code, and was not read: {reason:.200}"
+            f"{path} is truncated, or not of the authors' code, and was not read: {reason:.200}"
         ) from error
 
 
-def _translate_names(
-    states: dict[str, dict[str, Tensor]], config: ModelConfig, path: Path
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the encoder's and the decoder's tensors under this library's names."""
-    rest = [dict(states[part]) for part in _PARTS[:2]]
+def _read(path: Path, number: int, config: ModelConfig) -> tuple[dict[str, Tensor], ...]:
+    """Return the encoder, decoder and classifier of a file, under this library's names."""
+    content = _unpickle(path)
+    if not isinstance(content, dict) or not content.keys() >= set(_PARTS):
+        raise CheckpointError(f"{path} is not of the authors' code: it lacks {', '.join(_PARTS)}")
+    if (dataset := content.get("dataset", number)) != number:
+        raise CheckpointError(f"{path} holds domain {dataset}: give it its own name back")
+    for part in _PARTS:
+        for key, value in content[part].items():
+            if not (isinstance(value, Tensor) and value.isfinite().all()):
+                raise CheckpointError(f"{path}: {part}[{key!r}] holds no finite weights")
+    encoder, decoder, classifier = (
+        {key: tensor.float() for key, tensor in content[part].items()} for part in _PARTS
+    )
     try:
-        encoder = _encoder(rest[0], config.encoder.blocks * config.encoder.layers)
-        decoder = _decoder(rest[1], config.decoder.blocks * config.decoder.layers)
+        decoder = _decoder(decoder, config.decoder.blocks * config.decoder.layers)
     except (KeyError, IndexError, RuntimeError) as error:
         raise CheckpointError(f"{path}: {error} is not as args.pth says") from error
-    if left := [*rest[0], *rest[1]]:
-        raise CheckpointError(f"{path} has weights that args.pth does not foresee: {left[0]}")
-    return encoder, decoder
+    return _encoder(encoder), decoder, classifier
 
 
-def _encoder(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
-    names = {"start": "front_end.conv", "conv_1x1": "project"}
-    for n in range(layers):
-        names[f"dilated_convs.{n}.dilated_conv"] = f"layers.{n}.dilated"
-        names[f"dilated_convs.{n}.conv_1x1"] = f"layers.{n}.out"
-    return {f"encoder.{new}.{kind}": state.pop(f"{old}.{kind}")
-            for old, new in names.items() for kind in ("weight", "bias")}  # fmt: skip
+def _encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    renamed = {}
+    for name, tensor in state.items():
+        for old, new in _ENCODER.items():
+            name = name.replace(old, new)
+        renamed[name] = tensor
+    return renamed
 
 
 def _decoder(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
     """A convolution of kernel 2 becomes one product on [earlier, now]; two biases become one."""
+    new: dict[str, Tensor] = {}
 
     def linear(name: str) -> tuple[Tensor, Tensor]:
         weight = state.pop(f"{name}.weight")  # (out, in, kernel)
-        joined = torch.cat([weight[:, :, tap] for tap in range(weight.shape[2])], dim=1)
-        return joined, state.pop(f"{name}.bias")
-
-    new: dict[str, Tensor] = {}
+        return torch.cat(weight.unbind(2), dim=1), state.pop(f"{name}.bias")
 
     def put(name: str, weight: Tensor, bias: Tensor) -> None:
         new[f"{name}.weight"], new[f"{name}.bias"] = weight, bias
@@ -208,9 +180,9 @@ def _decoder(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
         new[f"layers.{n}.condition.weight"], extra = linear(f"layers.{n}.condition")
         put(f"layers.{n}.taps", weight, bias + extra)
         pair = zip(linear(f"layers.{n}.residual"), linear(f"layers.{n}.skip"), strict=True)
-        put(f"layers.{n}.out", *(torch.cat(tensors) for tensors in pair))
+        put(f"layers.{n}.out", *map(torch.cat, pair))
     weight, bias = linear("fc")
     new["head_condition.weight"], extra = linear("condition")
     put("head", weight, bias + extra)
     put("logits", *linear("logits"))
-    return new
+    return new | state  # what is left over fits nowhere, and is refused by its name

@@ -109,7 +109,7 @@ def _prepare(build: Callable, *arguments, out: Path, **settings) -> None:
 
     with bars() as progress:
         made = build(*arguments, out, shard=shard(), progress=progress, **settings)
-    if not made.complete:
+    if made is None:
         print("this shard is done; the last one to finish writes the manifest")
         return
     say(f"{out}: {made.used} tracks, {made.seconds / 3600:.2f} h; {made.dropped} files dropped, "

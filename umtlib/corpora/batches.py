@@ -29,7 +29,7 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
-        return Batch(self.domain, *(x.to(device) for x in (self.heard, self.target)))
+        return Batch(self.domain, self.heard.to(device), self.target.to(device))
 
     def split(self, parts: int) -> list["Batch"]:
         """Return the batch in equal parts."""
@@ -44,15 +44,14 @@ class Segments:
     """
 
     def __init__(self, corpus: Corpus, domains: tuple[str, ...], split: str = "train"):
-        self.corpus = corpus
-        self.tracks = {name: corpus.select(name, split) for name in domains}
-        for name, tracks in self.tracks.items():
+        self.corpus, self.tracks, self.shares = corpus, {}, {}
+        for name in domains:
+            self.tracks[name] = tracks = corpus.select(name, split)
             if not tracks:
                 raise TrainingError(f"{corpus.folder} has no {split!r} track of domain {name!r}; "
                                     f"it has {', '.join(corpus.domains)}")  # fmt: skip
-        # A track's chance is its share of the time.
-        sums = {name: np.cumsum([t.seconds for t in ts]) for name, ts in self.tracks.items()}
-        self.shares = {name: ends / ends[-1] for name, ends in sums.items()}
+            ends = np.cumsum([track.seconds for track in tracks])
+            self.shares[name] = ends / ends[-1]  # a track's chance is its share of the time
 
     def __call__(self, domain: str, samples: int, rng: np.random.Generator) -> np.ndarray:
         """Return a waveform in [-1, 1], float32, (samples,); silence follows a short track."""
@@ -64,24 +63,18 @@ class Segments:
 
 
 class Crops(Dataset):
-    """The batches of a run, by number: batch n is of ``domains[n % K]``.
+    """The `stop` batches of a run, by number: batch n is of ``domains[n % K]``.
 
-    There are `stop` of them. Only the split ``"train"`` is augmented. `pair` is the model's of
-    `umtlib.mulaw`.
+    Only the split ``"train"`` is augmented. `pair` is the model's of `umtlib.mulaw`.
     """
 
     def __init__(
-        self,
-        corpus: Corpus,
-        domains: tuple[str, ...],
-        config: TrainingConfig,
-        split: str,
-        stop: int,
-        pair: str = "torchaudio",
-    ):
+        self, corpus: Corpus, domains: tuple[str, ...], config: TrainingConfig, split: str,
+        stop: int, pair: str = "torchaudio",
+    ):  # fmt: skip
         self.draw = Segments(corpus, domains, split)
-        self.domains, self.config, self.stop, self.pair = domains, config, stop, pair
-        self.split = split
+        self.domains, self.config, self.split = domains, config, split
+        self.stop, self.pair = stop, pair
 
     def __len__(self) -> int:
         return self.stop
@@ -90,26 +83,18 @@ class Crops(Dataset):
         config, domain = self.config, self.domains[number % len(self.domains)]
         # The split is part of the seed, so that validation never repeats training's random numbers.
         rng = np.random.default_rng([config.seed, len(self.split), number])
-        heard, target = [], []
+        augmented, heard, target = config.augment and self.split == "train", [], []
         for _ in range(config.batch):
-            clean = self.draw(domain, config.crop, rng)
-            target.append(clean)
-            augmented = config.augment and self.split == "train"
-            heard.append(pitch_modulation(clean, rng) if augmented else clean)
+            target.append(self.draw(domain, config.crop, rng))
+            heard.append(pitch_modulation(target[-1], rng) if augmented else target[-1])
         codes = (mulaw.encode(torch.from_numpy(np.stack(x)), self.pair) for x in (heard, target))
         return Batch(domain, *codes)
 
 
 def loader(crops: Crops, indices: range, workers: int) -> DataLoader:
     """Yield the batches of the given indices, prepared by worker processes."""
-    return DataLoader(
-        crops,
-        batch_size=None,
-        sampler=indices,
-        num_workers=workers,
-        worker_init_fn=_start_worker,
-        prefetch_factor=8 if workers else None,
-    )
+    settings = {"prefetch_factor": 8, "worker_init_fn": _start_worker} if workers else {}
+    return DataLoader(crops, batch_size=None, sampler=indices, num_workers=workers, **settings)
 
 
 def _start_worker(_number: int) -> None:

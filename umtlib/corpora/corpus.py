@@ -37,20 +37,17 @@ SKIPPED = "skipped.jsonl"
 
 @dataclass(frozen=True)
 class Track:
-    """One recording of a corpus.
-
-    Its fields are those of the manifest; ``source`` has all that are not named here.
-    """
+    """One recording of a corpus: what the manifest says of it."""
 
     domain: str
     split: Literal["train", "val", "test"]
     file: str  # relative to the corpus folder, with ``/`` as separator
     seconds: Annotated[float, Range(0, 10**9)]
     sha256: str  # hex digest of the file
-    source: Mapping = field(default_factory=dict)  # piece, licence, instruments...
+    source: Mapping = field(default_factory=dict)  # all further fields: piece, licence...
 
     def fields(self) -> dict:
-        """Return what the manifest says of it."""
+        """Return its line of the manifest."""
         return {name: getattr(self, name) for name in _OWN_FIELDS} | dict(self.source)
 
     @classmethod
@@ -66,13 +63,7 @@ _OWN_FIELDS = ("domain", "split", "file", "seconds", "sha256")
 
 
 class Corpus:
-    """A folder with a ``manifest.jsonl``, opened for reading.
-
-    Raises
-    ------
-    CorpusError
-        If there is no manifest, or a line of it cannot be read.
-    """
+    """A folder with a ``manifest.jsonl``; without one that can be read it raises a CorpusError."""
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
@@ -120,10 +111,8 @@ def _map_wav(path: Path) -> tuple[int, np.ndarray]:
 def read_manifest(path: Path) -> Iterator[Track]:
     """Yield the tracks of a manifest; a CorpusError if it is missing, or a line cannot be read."""
     if not path.is_file():
-        raise CorpusError(
-            f"{path.parent} is no corpus: it has no {path.name}; make one from it by "
-            "'umt corpus folder', 'nsynth' or 'musicnet'"
-        )
+        raise CorpusError(f"{path.parent} is no corpus: it has no {path.name}; make one from it by "
+                          "'umt corpus folder', 'nsynth' or 'musicnet'")  # fmt: skip
     return read_lines(path, Track.from_json)
 
 
@@ -134,8 +123,8 @@ def read_lines(path: Path, make: Callable[[bytes], Made]) -> Iterator[Made]:
             try:
                 yield make(line)
             except (ValueError, LookupError, TypeError, AttributeError, ConfigError) as error:
-                where = f"{path}, line {number}"
-                raise CorpusError(f"{where}: {error}; prepare the corpus again") from error
+                text = f"{path}, line {number}: {error}; prepare the corpus again"
+                raise CorpusError(text) from error
 
 
 def write_manifest(path: Path, lines: Iterable[Track | Mapping]) -> None:

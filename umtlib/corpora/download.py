@@ -36,12 +36,8 @@ def obtain(names: Iterable[str], root: str | os.PathLike, progress: Progress | N
     """Download and unpack some of `FILES`, in the layout that `nsynth` and `musicnet` read.
 
     What is in ``root`` already is kept, and nothing is asked of the network for it. The archives
-    stay in its ``.downloads``; they may be removed.
-
-    Parameters
-    ----------
-    progress : callable, optional
-        Called with a file's name, bytes so far, and bytes in all (0 where the server does not say).
+    stay in its ``.downloads``; they may be removed. ``progress`` is told of a file's name, and of
+    bytes; 0 in all where the server does not say.
 
     Raises
     ------
@@ -54,20 +50,20 @@ def obtain(names: Iterable[str], root: str | os.PathLike, progress: Progress | N
         file = url.rpartition("/")[2]
         if (root / name).exists() or (root / file).exists():
             continue
-        if file.endswith(".tar.gz"):
-            _unpack(_fetch(url, root / ".downloads", checksum, progress), root / name)
-        else:
-            _fetch(url, root, checksum, progress)
+        archived = file.endswith(".tar.gz")
+        whole = _fetch(url, root / ".downloads" if archived else root, checksum, progress)
+        if archived:
+            _unpack(whole, root / name)
 
 
 def _fetch(url: str, folder: Path, checksum: str, progress: Progress | None) -> Path:
     """Download a file into a folder, unless it is there, under the last part of its address."""
     name = url.rpartition("/")[2]
+    part = folder / f"{name}.part"
 
     def download(url: str, target: str, _pooch: pooch.Pooch) -> None:
-        part = folder / f"{name}.part"
         _resume(url, part, progress)
-        os.replace(part, target)  # which pooch verifies, and moves or removes
+        part.replace(target)  # which pooch verifies, and moves or removes
 
     store = pooch.create(
         folder, base_url="", registry={name: checksum}, urls={name: url}, retry_if_failed=RETRIES
@@ -76,9 +72,8 @@ def _fetch(url: str, folder: Path, checksum: str, progress: Progress | None) -> 
     try:
         return Path(store.fetch(name, downloader=download))
     except (requests.RequestException, ValueError, OSError) as error:
-        raise CorpusError(
-            f"{url} cannot be downloaded: {error}; call it again, it goes on from there"
-        ) from error
+        text = f"{url} cannot be downloaded: {error}; call it again, it goes on from there"
+        raise CorpusError(text) from error
 
 
 def _resume(url: str, part: Path, progress: Progress | None) -> None:
@@ -114,8 +109,7 @@ def _unpack(archive: Path, folder: Path) -> None:
                 tar.members = []  # tarfile remembers every header; nothing here asks twice
         (part / folder.name).rename(folder)
     except (OSError, EOFError, tarfile.TarError) as error:
-        raise CorpusError(
-            f"{archive} cannot be unpacked: {error}; remove it and download it again"
-        ) from error
+        text = f"{archive} cannot be unpacked: {error}; remove it and download it again"
+        raise CorpusError(text) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from itertools import permutations
 from pathlib import Path
 
-from umtlib.corpora.prepare import Item, Summary, prepare, stamp
+from umtlib.corpora.prepare import Item, Summary, prepare
 from umtlib.errors import CorpusError
 from umtlib.files.names import readable
 
@@ -24,13 +24,12 @@ SUFFIXES = (
 _KEPT_BY_PROGRAMS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir")
 
 
-def build(domains: Mapping[str, str | os.PathLike], out: str | os.PathLike, **settings) -> Summary:
+def build(
+    domains: Mapping[str, str | os.PathLike], out: str | os.PathLike, **settings
+) -> Summary | None:
     """Make a corpus of a folder of recordings for each domain; settings are those of `prepare`.
 
-    Raises
-    ------
-    CorpusError
-        If a name or a folder is not usable, or a domain has too few recordings.
+    What is not usable, a name, a folder or too few recordings, raises a CorpusError.
     """
     _check_apart([out, *domains.values()])
     items: list[Item] = []
@@ -41,7 +40,7 @@ def build(domains: Mapping[str, str | os.PathLike], out: str | os.PathLike, **se
             if reason := _unwanted(path):
                 left_out.append({"file": readable(name), "domain": domain, "reason": reason})
             else:
-                items.append(Item(path, name, domain, group_of(name), None, stamp(path)))
+                items.append(Item(path, name, domain, group_of(name)))
         if not any(item.domain == domain for item in items):
             raise CorpusError(f"{root} is no folder with audio files for domain {domain!r}")
     return prepare(items, out, left_out=left_out, **settings)

@@ -12,6 +12,7 @@ from scipy.signal import lfilter
 
 from umtlib.audio import SAMPLE_RATE
 
+SECONDS = 5.0  # of an excerpt
 Note = tuple[float, float, int]  # onset and offset in seconds, MIDI pitch
 
 _BLUES, _MINOR, _MAJOR = (0, 3, 5, 6, 7, 10), (0, 3, 5, 7, 10), (0, 2, 4, 7, 9)
@@ -24,26 +25,15 @@ _RULES = {
 KINDS = tuple(_RULES)
 
 
-def improvise(
-    kind: str, rng: np.random.Generator, seconds: float = 5.0
-) -> tuple[np.ndarray, list[Note]]:
+def improvise(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, list[Note]]:
     """Improvise an excerpt; the generator chooses key, tune and all that makes it another one.
 
-    Parameters
-    ----------
-    kind : str
-        ``"swing"``: a reed over a walking bass; ``"guitar"``: distorted riffs in fifths;
-        ``"chinese"``: a plucked zither, five notes to the octave.
-
-    Returns
-    -------
-    waveform : np.ndarray
-        float32 in [-1, 1], 16 kHz, shape (T,).
-    notes : list of Note
-        By onset.
+    A kind is ``"swing"``, a reed over a walking bass; ``"guitar"``, distorted riffs in fifths; or
+    ``"chinese"``, a plucked zither, five notes to the octave. Returns the waveform, float32 in
+    [-1, 1], 16 kHz, shape (T,), and its notes by onset.
     """
-    mixed = np.zeros(round(seconds * SAMPLE_RATE))
-    notes = sorted(_tune(kind, rng, seconds))
+    mixed = np.zeros(round(SECONDS * SAMPLE_RATE))
+    notes = sorted(_tune(kind, rng))
     for onset, offset, pitch in notes:
         voice = _reed if kind == "swing" and pitch >= 60 else _string
         first = round(onset * SAMPLE_RATE)
@@ -54,14 +44,14 @@ def improvise(
     return (0.5 * mixed / np.abs(mixed).max()).astype(np.float32), notes
 
 
-def _tune(kind: str, rng: np.random.Generator, seconds: float) -> Iterator[Note]:
+def _tune(kind: str, rng: np.random.Generator) -> Iterator[Note]:
     """Walk up and down the scale, and add what goes with it."""
     scale, lowest, tempo, divisions = _RULES[kind]
     beat, key, step = 60 / tempo, int(rng.integers(5)), int(rng.integers(5, 8))
     times = [
-        b + d for b in range(int(seconds / beat)) for d in divisions if not d or rng.random() < 0.6
+        b + d for b in range(int(SECONDS / beat)) for d in divisions if not d or rng.random() < 0.6
     ]
-    for time, following in zip(times, [*times[1:], seconds / beat], strict=True):
+    for time, following in zip(times, [*times[1:], SECONDS / beat], strict=True):
         step = int(np.clip(step + rng.choice((-2, -1, -1, 0, 1, 1, 2)), 0, 11))
         octave, degree = divmod(step, len(scale))
         pitch = lowest + key + 12 * octave + scale[degree]

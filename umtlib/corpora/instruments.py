@@ -25,6 +25,10 @@ SOUNDFONTS = (
     "/usr/local/share/soundfonts/FluidR3_GM.sf2",
 )
 _RENDER_RATE = 48_000  # three times ours: fluidsynth's own interpolation aliases less up there
+_FLUIDSYNTH = (
+    f"fluidsynth -ni -q -O float -T wav -r {_RENDER_RATE} -o synth.chorus.active=0 "
+    "-o synth.dynamic-sample-loading=1 -o synth.cpu-cores=1 -F"
+).split()
 _TAIL = 0.5  # seconds of reverberation kept after the last note
 
 PIANO, HARPSICHORD, ORGAN, CHOIR, STRINGS = 0, 6, 19, 52, 48
@@ -176,18 +180,14 @@ def _apart(notes: Sequence[Note]) -> list[pretty_midi.Note]:
 
 
 def find_soundfont() -> Path:
-    """Return the soundfont FluidR3, from one of its usual places.
-
-    If it or fluidsynth is missing, a CorpusError names the Debian package.
-    """
+    """Return the soundfont FluidR3; a CorpusError names the Debian package that is missing."""
     if shutil.which("fluidsynth") is None:
         raise CorpusError("fluidsynth is not installed: 'apt-get install fluidsynth' (Debian)")
     for place in map(Path, SOUNDFONTS):
         if place.is_file():
             return place
-    raise CorpusError(
-        f"no soundfont at {' or '.join(SOUNDFONTS)}: 'apt-get install fluid-soundfont-gm' (Debian)"
-    )
+    raise CorpusError(f"no soundfont at {' or '.join(SOUNDFONTS)}: "
+                      "'apt-get install fluid-soundfont-gm' (Debian)")  # fmt: skip
 
 
 def render(midi: bytes, soundfont: Path) -> np.ndarray:
@@ -198,12 +198,8 @@ def render(midi: bytes, soundfont: Path) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         score, sound = Path(folder, "a.mid"), Path(folder, "a.wav")
         score.write_bytes(midi)
-        options = ["synth.chorus.active=0", "synth.dynamic-sample-loading=1", "synth.cpu-cores=1"]
-        command = ["fluidsynth", "-ni", "-q", "-O", "float", "-T", "wav", "-r", str(_RENDER_RATE)]
-        command += [word for option in options for word in ("-o", option)]
-        done = subprocess.run(
-            [*command, "-F", sound, soundfont, score], capture_output=True, text=True, check=False
-        )
+        command = [*_FLUIDSYNTH, sound, soundfont, score]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not sound.is_file():
             raise CorpusError(f"fluidsynth failed with {soundfont}: {done.stderr.strip()[-300:]}")
         samples, _ = soundfile.read(sound, always_2d=True)
@@ -213,8 +209,8 @@ def render(midi: bytes, soundfont: Path) -> np.ndarray:
 def finish(samples: np.ndarray, seconds: float, *, exact: bool = False) -> np.ndarray:
     """Trim a rendering (T,) to the music and bring it to the common level, as int16.
 
-    Half a second of reverberation stays after ``seconds``, the end of the last note; with ``exact``
-    nothing does. The root mean square becomes -20 dBFS, or less where a sample would pass -1 dBFS.
+    After ``seconds``, the last note's end, half a second of reverberation stays; none if ``exact``.
+    The root mean square becomes -20 dBFS, or less where a sample would pass -1 dBFS.
     Silence raises a CorpusError.
     """
     length = round((seconds if exact else seconds + _TAIL) * SAMPLE_RATE)

@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from umtlib.corpora.prepare import Item, Summary, prepare, stamp
+from umtlib.corpora.prepare import Item, Summary, prepare
 from umtlib.errors import CorpusError
 
 METADATA = "musicnet_metadata.csv"
@@ -25,18 +25,15 @@ COLUMNS = ("id", "composer", "composition", "movement", "ensemble", "source", "t
            "catalog_name", "seconds")  # fmt: skip
 
 # The domains of the authors' released weights, in the order of the decoders.
+_AUTHORS = (
+    ("Bach", "Solo Cello"), ("Beethoven", "Solo Piano"), ("Cambini", "Wind Quintet"),
+    ("Bach", "Solo Piano"), ("Beethoven", "Accompanied Violin"), ("Beethoven", "String Quartet"),
+)  # fmt: skip
 AUTHORS = {
-    f"{composer}_{ensemble.replace(' ', '_')}".lower(): (
+    f"{composer} {ensemble}".replace(" ", "_").lower(): (
         f"composer == {composer!r} and ensemble == {ensemble!r}"
     )
-    for composer, ensemble in (
-        ("Bach", "Solo Cello"),
-        ("Beethoven", "Solo Piano"),
-        ("Cambini", "Wind Quintet"),
-        ("Bach", "Solo Piano"),
-        ("Beethoven", "Accompanied Violin"),
-        ("Beethoven", "String Quartet"),
-    )
+    for composer, ensemble in _AUTHORS
 }
 
 
@@ -46,29 +43,23 @@ def build(
     *,
     domains: Mapping[str, str] = AUTHORS,
     **settings,
-) -> Summary:
-    """Make a corpus of MusicNet.
+) -> Summary | None:
+    """Make a corpus of a folder with ``musicnet_metadata.csv``, ``train_data`` and ``test_data``.
 
-    Parameters
-    ----------
-    folder : path
-        With ``musicnet_metadata.csv``, ``train_data`` and ``test_data``.
-    domains : mapping
-        For each domain's name an expression that chooses its recordings; see `selector`.
-    **settings
-        Of `prepare`.
+    For each domain's name there is an expression that chooses its recordings; see `selector`.
+    Settings are those of `prepare`.
 
     Raises
     ------
     CorpusError
-        If the layout, a name or an expression is wrong, a recording is of two domains, or a domain
-        has too few recordings.
+        If the layout or an expression is wrong, a recording is of two domains, or a domain has too
+        few recordings.
     """
     folder = Path(folder)
     rows = read_metadata(folder / METADATA)
     items: list[Item] = []
     for name, expression in domains.items():
-        chosen = [row for row in rows if selector(expression)(row)]
+        chosen = list(filter(selector(expression), rows))
         if not chosen:
             raise CorpusError(f"no recording of {folder} is of domain {name!r}: {expression}")
         items += [_item(folder, name, row) for row in chosen]
@@ -107,9 +98,8 @@ def selector(expression: str) -> Callable[[Mapping], bool]:
         tree = ast.parse(expression, mode="eval").body
         _value(tree, dict.fromkeys(COLUMNS, "") | {"id": 0, "seconds": 0.0})
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        raise CorpusError(
-            f"expression {expression[:200]!r}: {error}; write such as composer == 'Bach'"
-        ) from error
+        text = f"expression {expression[:200]!r}: {error}; write such as composer == 'Bach'"
+        raise CorpusError(text) from error
     return lambda row: bool(_value(tree, row))
 
 
@@ -140,17 +130,10 @@ def _value(node: ast.AST, row: Mapping):
 
 
 def _item(folder: Path, domain: str, row: Mapping) -> Item:
-    parts = ("test_data", "train_data")
-    places = [base / part for part in parts for base in (folder, folder / "musicnet")]
-    paths = [place / f"{row['id']}.wav" for place in places]
-    path = next((path for path in paths if path.is_file()), paths[-2])  # missing: reported later
+    names = [f"{part}/{row['id']}.wav" for part in ("test_data", "train_data")]
+    places = [(base / name, name) for name in names for base in (folder, folder / "musicnet")]
+    path, name = next((place for place in places if place[0].is_file()), places[2])
+    group = " / ".join(row[key] for key in ("composer", "composition", "movement"))
     source = {key: row[key] for key in COLUMNS if key not in ("source", "seconds")}
-    return Item(
-        str(path),
-        f"{path.parent.name}/{path.name}",
-        domain,
-        " / ".join(row[key] for key in ("composer", "composition", "movement")),
-        "test" if path.parent.name == "test_data" else None,
-        stamp(path),
-        source | {"performer": row["source"]},
-    )
+    source["performer"] = row["source"]
+    return Item(str(path), name, domain, group, "test" if name == names[0] else None, source)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from umtlib.corpora.prepare import Item, Summary, prepare, stamp
+from umtlib.corpora.prepare import Item, Summary, prepare
 from umtlib.errors import CorpusError
 
 SPLITS = {"nsynth-train": "train", "nsynth-valid": "val", "nsynth-test": "test"}
@@ -40,14 +40,10 @@ class Selection:
 
     def takes(self, note: Mapping) -> bool:
         """Say whether a note of ``examples.json`` is chosen."""
-        chosen = (
-            (self.families, note["instrument_family_str"]),
-            (self.sources, note["instrument_source_str"]),
-            (self.instruments, note["instrument_str"]),
-            (self.velocities, note["velocity"]),
-        )
-        in_range = self.pitches[0] <= note["pitch"] <= self.pitches[1]
-        return in_range and all(not wanted or value in wanted for wanted, value in chosen)
+        choices = (self.families, self.sources, self.instruments, self.velocities)
+        values = (note[key] for key in (*DOMAIN.values(), "velocity"))
+        chosen = (not some or one in some for some, one in zip(choices, values, strict=True))
+        return self.pitches[0] <= note["pitch"] <= self.pitches[1] and all(chosen)
 
 
 def build(
@@ -57,17 +53,10 @@ def build(
     by: Literal["family", "source", "instrument"] = "family",
     selection: Selection = Selection(),
     **settings,
-) -> Summary:
-    """Make a corpus of NSynth.
+) -> Summary | None:
+    """Make a corpus of NSynth, by what is to be a domain; settings are those of `prepare`.
 
-    Parameters
-    ----------
-    folder : path
-        With ``nsynth-train`` and its siblings, or some of them.
-    by : {"family", "source", "instrument"}
-        What is a domain.
-    **settings
-        Of `prepare`.
+    The folder has ``nsynth-train`` and its siblings, or some of them.
 
     Raises
     ------
@@ -77,18 +66,16 @@ def build(
     """
     if by not in DOMAIN:
         raise CorpusError(f"domains by {by!r}: choose one of {', '.join(DOMAIN)}")
-    folder = Path(folder)
-    parts = [name for name in SPLITS if (folder / name / "examples.json").is_file()]
-    if not parts:
-        raise CorpusError(
-            f"{folder} has no nsynth-train/examples.json; give the folder with the unpacked NSynth"
-        )
-    notes = [(part, n) for part in parts for n in read_examples(folder / part / "examples.json")]
+    lists = {part: Path(folder, part, "examples.json") for part in SPLITS}
+    lists = {part: path for part, path in lists.items() if path.is_file()}
+    if not lists:
+        raise CorpusError(f"{folder} has no nsynth-train/examples.json; name the unpacked NSynth's")
+    notes = ((part, note) for part, path in lists.items() for note in read_examples(path))
     chosen = [(part, note) for part, note in notes if selection.takes(note)]
     if not chosen:
         raise CorpusError(f"no note of {folder} is chosen; loosen the selection")
     validated = {note[DOMAIN[by]] for part, note in chosen if part == "nsynth-valid"}
-    return prepare([_item(folder, *one, by, validated) for one in chosen], out, **settings)
+    return prepare([_item(Path(folder), *one, by, validated) for one in chosen], out, **settings)
 
 
 def read_examples(path: Path) -> list[dict]:
@@ -96,32 +83,21 @@ def read_examples(path: Path) -> list[dict]:
     try:
         # Each note is stripped as it is parsed: the whole file as objects would take a gigabyte.
         notes = json.loads(path.read_text(encoding="utf-8"), object_hook=_strip)
-        return [_checked(notes[name]) for name in sorted(notes)]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise CorpusError(
-            f"{path} is no list of NSynth's notes ({error}); unpack it again"
-        ) from error
+        return sorted(notes.values(), key=lambda note: note["note_str"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CorpusError(f"{path} is no list of NSynth's ({error}); unpack it again") from error
 
 
 def _strip(fields: dict) -> dict:
-    used = {key: value for key, value in fields.items() if key in (*_WORDS, *_NUMBERS)}
-    return used or fields
-
-
-def _checked(note: dict) -> dict:
-    return {key: str(note[key]) for key in _WORDS} | {key: int(note[key]) for key in _NUMBERS}
+    if "note_str" not in fields:  # all of the notes
+        return fields
+    return {key: str(fields[key]) for key in _WORDS} | {key: int(fields[key]) for key in _NUMBERS}
 
 
 def _item(folder: Path, part: str, note: dict, by: str, validated: set[str]) -> Item:
     name, domain = f"{part}/audio/{note['note_str']}.wav", note[DOMAIN[by]]
     # A family without validation notes (synth_lead) gives some of its training instruments.
     open_ = by == "instrument" or (part == "nsynth-train" and domain not in validated)
-    return Item(
-        str(folder / name),
-        name,
-        domain,
-        f"pitch {note['pitch']}" if by == "instrument" else note["instrument_str"],
-        None if open_ else SPLITS[part],
-        stamp(folder / name),
-        {key: note[key] for key in (*DOMAIN.values(), *_NUMBERS)} | {"nsynth": part},
-    )
+    group = f"pitch {note['pitch']}" if by == "instrument" else note["instrument_str"]
+    source = {key: note[key] for key in (*DOMAIN.values(), *_NUMBERS)} | {"nsynth": part}
+    return Item(str(folder / name), name, domain, group, None if open_ else SPLITS[part], source)

@@ -40,13 +40,13 @@ class Pair:
 
 def read_pairs(folder: str | Path) -> list[Pair]:
     """Read the paired excerpts of a corpus; a CorpusError if it has none, or they are damaged."""
-    path = Path(folder) / PAIRS
+    path = Path(folder, PAIRS)
     if not path.is_file():
         raise CorpusError(f"{folder} has no {PAIRS}; make it with 'umt corpus six-domains'")
 
     def make(line: bytes) -> Pair:
         fields = files.parse_json(line)
-        fields["notes"] = tuple(tuple(note) for note in fields["notes"])
+        fields["notes"] = tuple(map(tuple, fields["notes"]))
         pair = Pair(**fields, folder=Path(folder))
         check(pair)
         return pair

@@ -34,8 +34,7 @@ class Performance:
     texture: str  # a key of `TEXTURES`
     tempo: float  # quarter notes a minute
     transposition: int  # semitones
-    # Seconds and MIDI expression value, for instruments that can swell on a held note.
-    swell: tuple[tuple[float, int], ...]
+    swell: tuple[tuple[float, int], ...]  # seconds, and MIDI expression of what swells on a note
 
     @property
     def seconds(self) -> float:
@@ -51,16 +50,10 @@ def perform(
     texture: str | None = None,
     centre: float | None = None,
 ) -> Performance | None:
-    """Play a stretch of a score; None if its lines hardly play there: draw again.
+    """Play a stretch of a score, of so many seconds at most; None if its lines hardly play there.
 
-    Parameters
-    ----------
-    seconds : float
-        Longest duration; a shorter piece is played to its end.
-    texture : str, optional
-        A key of `TEXTURES`; drawn with their weights by default.
-    centre : float, optional
-        MIDI pitch to which a solo line is brought, by octaves and up to 6 semitones.
+    Then it is to be drawn again. The texture, a key of `TEXTURES`, is drawn unless it is given. A
+    solo line is brought to ``centre``, a MIDI pitch, by octaves and up to 6 semitones.
     """
     drawn = str(rng.choice(list(TEXTURES), p=list(TEXTURES.values())))
     texture = texture or drawn

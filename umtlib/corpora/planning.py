@@ -114,10 +114,11 @@ def plan_pairs(scores: list[Score], size: Size, seed: int) -> list[Take]:
     If none suits a source it raises a CorpusError.
     """
     wanted = [(domain, domain, number) for domain in DOMAINS for number in range(size.pairs)]
-    timbres = ["whistle", *UNSEEN]
-    for number in range(size.unseen):
-        timbre = timbres[number % len(timbres)]
-        wanted.append((f"unseen/{timbre}", DOMAINS[number % len(DOMAINS)], number))
+    unseen = [f"unseen/{timbre}" for timbre in ("whistle", *UNSEEN)]
+    wanted += [
+        (unseen[number % len(unseen)], DOMAINS[number % len(DOMAINS)], number)
+        for number in range(size.unseen)
+    ]
     shelves = {domain: _test_pieces(scores, domain) for domain in DOMAINS}
     return [_plan_pair(source, shelves[domain], number, seed) for source, domain, number in wanted]
 

@@ -6,8 +6,8 @@ file that cannot be used is named in ``skipped.jsonl`` with the reason, and so i
 a part could be used or that had to be mended.
 
 Results are noted one by one in ``.work/``, so that a run that was cut off goes on where it stopped.
-Several processes, on one machine or many, may share the work through the file system alone: each
-takes every n-th file, and whichever finishes last writes the manifest.
+Several processes, on one machine or many, share the work through the file system alone: each takes
+every n-th file, and whichever finishes last writes the manifest.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from umtlib.config import ModelConfig
 from umtlib.corpora import Progress
 from umtlib.corpora.corpus import MANIFEST, SKIPPED, Track, sha256, write_manifest
 from umtlib.corpora.processes import each
-from umtlib.errors import AudioError, ConfigError, CorpusError, UmtWarning
+from umtlib.errors import AudioError, CorpusError, UmtWarning
 from umtlib.files.names import readable
 
 WORK = ".work"
@@ -39,7 +39,7 @@ SHORTEST = 0.5  # seconds; less is no music
 QUIETEST = 2e-4  # peak to peak, -80 dBFS; less is a recording of nothing
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Item:
     """A file that is to become a track."""
 
@@ -47,15 +47,18 @@ class Item:
     name: str  # what people, the manifest and the key know it by; the same on every machine
     domain: str
     group: str  # tracks of one group are never divided between splits
-    split: str | None  # decided by the data set, or, with None, by the group's name
-    stamp: str  # another stamp is another file
+    split: str | None = None  # decided by the data set, or, with None, by the group's name
     source: Mapping = field(default_factory=dict)  # further fields for the manifest
+    key: str = field(init=False)  # 16 hex digits that name the item and its content
 
-    @property
-    def key(self) -> str:
-        """16 hex digits that name the item and its content."""
-        text = "\0".join((self.domain, self.name, self.stamp))
-        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    def __post_init__(self):
+        try:
+            status = os.stat(self.path)
+            stamp = f"{status.st_size}.{status.st_mtime_ns}"
+        except (OSError, ValueError):
+            stamp = "missing"
+        text = "\0".join((self.domain, self.name, stamp))
+        self.key = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     @property
     def file(self) -> str:
@@ -72,16 +75,6 @@ class Summary:
     dropped: int  # without one
     cut: int  # with a track that lacks a part of the file, or for which it was mended
     seconds: float  # of all tracks
-    complete: bool  # False while other shards have files to do: there is no new manifest yet
-
-
-def stamp(path: str | os.PathLike) -> str:
-    """Return a file's size and time of the last change, in one word; "missing" if there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return "missing"
-    return f"{status.st_size}.{status.st_mtime_ns}"
 
 
 def prepare(
@@ -92,8 +85,10 @@ def prepare(
     workers: int | None = None,
     shard: tuple[int, int] = (0, 1),
     progress: Progress | None = None,
-) -> Summary:
+) -> Summary | None:
     """Make a corpus of files in a folder; tracks that are there already are kept.
+
+    Returns None while other shards have files to do: there is no new manifest yet.
 
     Parameters
     ----------
@@ -104,16 +99,18 @@ def prepare(
     workers, shard
         See `processes.each` and `processes.shard`.
     progress : callable, optional
-        Called with ``"files"``, files done and files in all, of this shard.
+        Told of ``"files"``, those of this shard.
 
     Raises
     ------
+    ConfigError
+        If a model cannot have a domain of such a name.
     CorpusError
-        If a model cannot have a domain of such a name, the folder cannot be written, or a domain
-        has too few tracks to train on.
+        If the folder cannot be written, or a domain has too few tracks to train on.
     """
-    _check_names(items)
-    out, tell = Path(out), progress or (lambda stage, done, total: None)
+    for name in {item.domain for item in items}:
+        ModelConfig(domains=(name,))
+    out, tell = Path(out), progress or (lambda *_: None)
     try:
         (out / WORK).mkdir(parents=True, exist_ok=True)
         done, mine = _read_journals(out), items[shard[0] :: shard[1]]
@@ -129,14 +126,6 @@ def prepare(
         return _merge(items, out, left_out)
     except OSError as error:
         raise CorpusError(f"cannot write {out}: {error.strerror}; choose another folder") from error
-
-
-def _check_names(items: list[Item]) -> None:
-    try:
-        for name in {item.domain for item in items}:
-            ModelConfig(domains=(name,))
-    except ConfigError as error:
-        raise CorpusError(str(error)) from error
 
 
 def _read_journals(out: Path) -> dict[str, dict]:
@@ -181,44 +170,33 @@ def _without_path(message: object, item: Item) -> str:
     return readable(str(message)).replace(readable(item.path), "it")
 
 
-def _merge(items: list[Item], out: Path, left_out: Sequence[Mapping]) -> Summary:
-    """Write the manifest, if every file of every shard has a result."""
+def _merge(items: list[Item], out: Path, left_out: Sequence[Mapping]) -> Summary | None:
+    """Write the manifest, each audio once, if every file of every shard has a result."""
     entries = _read_journals(out)
-    found = [(item, entries[item.key]) for item in items if item.key in entries]
-    kept, lines = _distinct(found)
-    lines += left_out
-    cut = sum("kept_seconds" in line for line in lines)
-    seconds = sum(entry["seconds"] for _, entry in kept)
-    summary = Summary(len(kept), len(lines) - cut, cut, seconds, len(found) == len(items))
-    if summary.complete:
-        write_manifest(out / SKIPPED, lines)
-        splits = assign_splits([item for item, _ in kept])
-        tracks = [_track(*one, split) for one, split in zip(kept, splits, strict=True)]
-        _check_domains({item.domain for item in items}, tracks, out)
-        write_manifest(out / MANIFEST, tracks)
-    return summary
-
-
-def _distinct(found: list[tuple[Item, dict]]) -> tuple[list[tuple[Item, dict]], list[dict]]:
-    """Divide results into tracks, each audio once, and lines for ``skipped.jsonl``."""
-    kept, lines, seen = [], [], {}
-    for item, entry in found:
-        line = {"file": readable(item.name), "domain": item.domain}
+    if any(item.key not in entries for item in items):
+        return None
+    kept: dict[str, Item] = {}  # by the track's checksum
+    lines, cut = [], 0
+    for item in items:
+        entry, line = entries[item.key], {"file": readable(item.name), "domain": item.domain}
         reason = entry.get("reason")
-        if "file" in entry and entry["sha256"] in seen:
-            reason = f"the same audio as {seen[entry['sha256']]}"
+        if "file" in entry and (first := kept.setdefault(entry["sha256"], item)) is not item:
+            reason = f"the same audio as {readable(first.name)}"
         elif "file" in entry:
-            seen[entry["sha256"]] = line["file"]
-            kept.append((item, entry))
             line["kept_seconds"] = entry["seconds"]
+            cut += bool(reason)
         if reason:
             lines.append(line | {"reason": reason})
-    return kept, lines
-
-
-def _track(item: Item, entry: dict, split: str) -> Track:
-    source = {"source": readable(item.name)} | dict(item.source)
-    return Track(item.domain, split, entry["file"], entry["seconds"], entry["sha256"], source)
+    write_manifest(out / SKIPPED, [*lines, *left_out])
+    tracks = []
+    for item, split in zip(kept.values(), assign_splits([*kept.values()]), strict=True):
+        made = (entries[item.key][name] for name in ("file", "seconds", "sha256"))
+        source = {"source": readable(item.name)} | dict(item.source)
+        tracks.append(Track(item.domain, split, *made, source))
+    _check_domains({item.domain for item in items}, tracks, out)
+    write_manifest(out / MANIFEST, tracks)
+    dropped = len(lines) + len(left_out) - cut
+    return Summary(len(tracks), dropped, cut, sum(track.seconds for track in tracks))
 
 
 def assign_splits(items: list[Item]) -> list[str]:

@@ -9,7 +9,7 @@ import fnmatch
 import hashlib
 import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -91,7 +91,7 @@ class Score:
 
 
 def corpus_root() -> Path:
-    """Return music21's corpus folder, or raise CorpusError if music21 is not installed."""
+    """Return music21's corpus folder; a CorpusError, if music21 is not installed."""
     try:
         from music21 import common
     except ImportError as error:
@@ -102,11 +102,10 @@ def corpus_root() -> Path:
 def find_scores(root: Path) -> tuple[list[tuple[str, str]], list[dict]]:
     """List the scores to read, as (collection, file), and the excluded ones with the reason."""
     found = [(name, file) for name in COLLECTIONS for file in _files(root, name)]
-    skipped = []
-    for pattern, reason in EXCLUDED.items():
-        count = len(list(root.glob(pattern)))
-        skipped.append({"piece": pattern, "files": count, "reason": reason})
-    return found, skipped
+    return found, [
+        {"piece": pattern, "files": len(list(root.glob(pattern))), "reason": reason}
+        for pattern, reason in EXCLUDED.items()
+    ]
 
 
 def _files(root: Path, collection: str) -> list[str]:
@@ -178,36 +177,33 @@ def _line(part) -> list:
 def _tempi(parsed, default: float) -> list:
     """Return the tempo marks, from numbers where the score has sane ones, else from words."""
     flat, marks = parsed.flatten(), {0.0: float(default)}
+
+    def mark_word(offset: float, text: str) -> None:
+        words = [word for word in text.lower().replace(",", " ").split() if word in _TEMPO_WORDS]
+        if words:
+            marks[float(offset)] = float(_TEMPO_WORDS[words[0]])
+
     for text in flat["TextExpression"]:
-        _mark_word(marks, text.offset, text.content)
+        mark_word(text.offset, text.content)
     for mark in flat["MetronomeMark"]:
-        _mark_word(marks, mark.offset, mark.text or "")
+        mark_word(mark.offset, mark.text or "")
         if mark.number and not mark.numberImplicit and 40 <= mark.number <= 160:
             marks[float(mark.offset)] = float(mark.number)
     return sorted(marks.items())
 
 
-def _mark_word(marks: dict, offset: float, text: str) -> None:
-    words = [word for word in text.lower().replace(",", " ").split() if word in _TEMPO_WORDS]
-    if words:
-        marks[float(offset)] = float(_TEMPO_WORDS[words[0]])
-
-
-def assign_splits(scores: Iterable[Score]) -> dict[str, str]:
-    """Return the split of every piece: of twelve tunes, ten train, one validates, one tests.
+def assign_splits(scores: Sequence[Score]) -> list[Score]:
+    """Return the pieces with their splits: of twelve tunes, ten train, one validates, one tests.
 
     Pieces that begin with the same tune (a chorale in two harmonisations) go together, so that a
     test piece is new. The order is that of a hash: it does not depend on what is played where.
     """
-    tunes: dict[str, dict[str, list[str]]] = {}
-    for score in scores:
-        tunes.setdefault(score.collection, {}).setdefault(_tune(score), []).append(score.piece)
-    splits = {}
-    for group in tunes.values():
-        for rank, tune in enumerate(sorted(group, key=_hash)):
-            split = {3: "test", 7: "val"}.get(rank % 12, "train")
-            splits.update(dict.fromkeys(group[tune], split))
-    return splits
+    tunes, splits = [(score.collection, _tune(score)) for score in scores], {}
+    for collection in COLLECTIONS:
+        own = {tune for name, tune in tunes if name == collection}
+        for rank, tune in enumerate(sorted(own, key=_hash)):
+            splits[collection, tune] = {3: "test", 7: "val"}.get(rank % 12, "train")
+    return [replace(one, split=splits[tune]) for one, tune in zip(scores, tunes, strict=True)]
 
 
 def _tune(score: Score) -> str:

@@ -2,15 +2,14 @@
 
 ``build`` reads scores (`scores`), decides what each domain plays (`planning`) and how
 (`performing`), sounds it (`instruments`) and writes a corpus (`corpus`) with paired excerpts
-(`pairs`). All of it follows from the seed, whatever the number of workers: every track draws from
-its own random generator. Tracks are named after a digest of what they play, so that a build that
-was cut off goes on where it stopped.
+(`pairs`). All of it follows from the seed: every track draws from its own random generator. Tracks
+are named after a digest of what they play, so that a build that was cut off goes on there.
 """
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -52,16 +51,9 @@ def build(
 ) -> Path:
     """Render the corpus into a folder: a manifest, ``skipped.jsonl`` and ``paired/pairs.jsonl``.
 
-    Tracks that a build with the same settings left there are kept.
-
-    Parameters
-    ----------
-    workers : int, optional
-        Processes, see `processes.each`; the result does not depend on it.
-    mini : bool
-        A few minutes in FLAC, as it ships, in place of three and a half hours in WAV.
-    progress : callable, optional
-        Called with a stage (``"scores"``, ``"tracks"``, ``"pairs"``), steps done, and steps in all.
+    Tracks that a build with the same settings left there are kept. ``mini`` is what ships, a few
+    minutes in FLAC in place of three and a half hours in WAV. The result does not depend on the
+    workers, see `processes.each`. The stages of ``progress`` are scores, tracks and pairs.
 
     Raises
     ------
@@ -69,31 +61,18 @@ def build(
         If fluidsynth, the soundfont or music21 is missing (the message says what to install), no
         score can be read, or `out` cannot be written.
     """
-    job = Job(Path(out), instruments.find_soundfont(), MINI if mini else FULL)
-    tell = progress or (lambda stage, done, total: None)
-    scores, skipped = read_scores(job.out, workers, tell)
-    return render_corpus(scores, job, seed=seed, workers=workers, progress=tell, skipped=skipped)
-
-
-def render_corpus(
-    scores: list[Score],
-    job: Job,
-    *,
-    seed: int,
-    workers: int | None = None,
-    progress: Progress,
-    skipped: Iterable[dict] = (),
-) -> Path:
-    """Do what `build` does, for scores that are in memory and a size of the caller's own."""
-    takes = [t for d in DOMAINS for s in SPLITS for t in plan_tracks(scores, d, s, job.size, seed)]
-    plans = plan_pairs(scores, job.size, seed)
-    tracks = _all(partial(render_take, job), takes, workers, "tracks", progress)
-    pairs = _all(partial(render_pair, job), plans, workers, "pairs", progress)
-    (job.out / PAIRS).parent.mkdir(parents=True, exist_ok=True)
-    write_manifest(job.out / PAIRS, pairs)
-    write_manifest(job.out / SKIPPED, skipped)
-    write_manifest(job.out / MANIFEST, tracks)  # the last one: a corpus with a manifest is whole
-    return job.out
+    out, size, tell = Path(out), MINI if mini else FULL, progress or (lambda *_: None)
+    job = Job(out, instruments.find_soundfont(), size)
+    scores, skipped = read_scores(out, workers, tell)
+    takes = [t for d in DOMAINS for s in SPLITS for t in plan_tracks(scores, d, s, size, seed)]
+    plans = plan_pairs(scores, size, seed)
+    tracks = _all(partial(render_take, job), takes, workers, "tracks", tell)
+    pairs = _all(partial(render_pair, job), plans, workers, "pairs", tell)
+    (out / PAIRS).parent.mkdir(parents=True, exist_ok=True)
+    write_manifest(out / PAIRS, pairs)
+    write_manifest(out / SKIPPED, skipped)
+    write_manifest(out / MANIFEST, tracks)  # the last one: a corpus with a manifest is whole
+    return out
 
 
 def _all(work: Callable, items: list, workers: int | None, stage: str, tell: Progress) -> list:
@@ -106,9 +85,9 @@ def _all(work: Callable, items: list, workers: int | None, stage: str, tell: Pro
 
 
 def read_scores(out: Path, workers: int | None, tell: Progress) -> tuple[list[Score], list[dict]]:
-    """Read what can be read; also return what cannot, and why.
+    """Read what can be read, through a cache below ``out``; also return what cannot, and why.
 
-    They are cached below ``out``; if that cannot be written to, it raises a CorpusError.
+    If ``out`` cannot be written to, or music21 is missing, it raises a CorpusError.
     """
     root, cache = score_library.corpus_root(), out / ".cache" / f"music21-{version('music21')}"
     try:
@@ -117,10 +96,8 @@ def read_scores(out: Path, workers: int | None, tell: Progress) -> tuple[list[Sc
         raise CorpusError(f"cannot write to {out}: {error}; choose another folder") from error
     files, skipped = score_library.find_scores(root)
     results = _all(partial(_try_score, root, cache), files, workers, "scores", tell)
-    scores = [one for one in results if isinstance(one, Score)]
     skipped += [one for one in results if isinstance(one, dict)]
-    splits = score_library.assign_splits(scores)
-    return [replace(score, split=splits[score.piece]) for score in scores], skipped
+    return score_library.assign_splits([one for one in results if isinstance(one, Score)]), skipped
 
 
 def _try_score(root: Path, cache: Path, entry: tuple[str, str]) -> Score | dict:
@@ -132,32 +109,15 @@ def _try_score(root: Path, cache: Path, entry: tuple[str, str]) -> Score | dict:
 
 def render_take(job: Job, take: Take) -> Track:
     """Render one track, unless it is already there, and describe it."""
-    played = take.performance
-    parts = instruments.orchestrate(
-        take.domain, played.notes, np.random.default_rng([take.seed, 1])
-    )
+    score, played = take.score, take.performance
+    rng = np.random.default_rng([take.seed, 1])
+    parts = instruments.orchestrate(take.domain, played.notes, rng)
     midi = instruments.to_midi(parts, played.swell)
-    stem = f"{take.split}/{take.domain}/{take.score.piece.replace('/', '-')}-{played.texture}"
+    stem = f"{take.split}/{take.domain}/{score.piece.replace('/', '-')}-{played.texture}"
     sound = partial(instruments.render, midi, job.soundfont)
     file = _rendered(job, stem, midi, sound, played.seconds)
     seconds = soundfile.info(job.out / file).frames / SAMPLE_RATE
-    source = _source(take, parts)
-    return Track(take.domain, take.split, file, seconds, sha256(job.out / file), source)
-
-
-def _rendered(job: Job, stem: str, played: bytes, sound: Callable, seconds: float, **how) -> str:
-    """Return the name of the file of what is played; `sound` makes it, unless it is there."""
-    settings = f"{job.soundfont.name} {job.soundfont.stat().st_size} {_RENDERING}".encode()
-    digest = hashlib.sha256(played + settings).hexdigest()[:8]
-    file = f"{stem}-{digest}{job.size.suffix}"
-    if not (job.out / file).is_file():
-        _write(job.out / file, instruments.finish(sound(), seconds, **how))
-    return file
-
-
-def _source(take: Take, parts: list[instruments.Part]) -> dict:
-    score, played = take.score, take.performance
-    return {
+    source = {
         "piece": score.piece,
         "title": score.title,
         "composer": score.composer,
@@ -169,14 +129,22 @@ def _source(take: Take, parts: list[instruments.Part]) -> dict:
         "tempo": played.tempo,
         "transposition": played.transposition,
     }
+    return Track(take.domain, take.split, file, seconds, sha256(job.out / file), source)
 
 
-def _write(path: Path, samples: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kind = path.suffix[1:].upper()
-    samples = _coarsen(samples) if kind == "FLAC" else samples
-    with replacing(path) as part:
-        soundfile.write(native(part), samples, SAMPLE_RATE, subtype="PCM_16", format=kind)
+def _rendered(job: Job, stem: str, played: bytes, sound: Callable, seconds: float, **how) -> str:
+    """Return the name of the file of what is played; `sound` makes it, unless it is there."""
+    settings = f"{job.soundfont.name} {job.soundfont.stat().st_size} {_RENDERING}".encode()
+    digest = hashlib.sha256(played + settings).hexdigest()[:8]
+    file = f"{stem}-{digest}{job.size.suffix}"
+    path, kind = job.out / file, job.size.suffix[1:].upper()
+    if not path.is_file():
+        samples = instruments.finish(sound(), seconds, **how)
+        samples = _coarsen(samples) if kind == "FLAC" else samples
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
+            soundfile.write(native(part), samples, SAMPLE_RATE, subtype="PCM_16", format=kind)
+    return file
 
 
 def _coarsen(samples: np.ndarray) -> np.ndarray:
@@ -197,15 +165,15 @@ def render_pair(job: Job, take: Take) -> dict:
     """Render one excerpt on every domain's instruments, and on its source's if that is none."""
     names = [*DOMAINS] + [take.domain] * (take.domain not in DOMAINS)
     files = {name: _render_version(job, take, name) for name in names}
-    notes = take.performance.notes
+    played = take.performance
     return {
         "id": take.id,
         "source": take.domain,
         "piece": take.score.piece,
         "licence": take.score.licence,
         "seconds": PAIR_SECONDS,
-        "melody": take.performance.texture in ("solo", "octave"),
-        "notes": [[note.onset, note.offset, note.pitch] for note in notes],
+        "melody": played.texture in ("solo", "octave"),
+        "notes": [[note.onset, note.offset, note.pitch] for note in played.notes],
         "files": files,
         "sha256": {name: sha256(job.out / file) for name, file in files.items()},
     }

@@ -20,12 +20,9 @@ from umtlib.errors import UmtError
 
 
 def open_regular(path: str | os.PathLike) -> IO[bytes]:
-    """Open a file for reading; a pipe would be waited for, a device be read without end.
+    """Open a file for reading; what is not there, or no regular file, raises OSError.
 
-    Raises
-    ------
-    OSError
-        If it is not there, cannot be read, or is no regular file.
+    A pipe would be waited for, a device be read without end.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(f"{path} is not a regular file")
@@ -41,10 +38,7 @@ def read_json(path: str | os.PathLike) -> Any:
 def parse_json(text: str | bytes) -> Any:
     """Return what a JSON text says: UTF-8, 16 or 32, with or without a byte order mark.
 
-    Raises
-    ------
-    ValueError
-        If it is not JSON, or has the words NaN or Infinity.
+    What is not JSON, or has the words NaN or Infinity, raises ValueError.
     """
     try:
         return json.loads(text, parse_constant=_refuse)
@@ -82,18 +76,14 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         flush(part)
         part.replace(path)
     finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+        part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def new_folder(path: str | os.PathLike, error: type[UmtError]) -> Iterator[Path]:
     """Give a temporary folder to write to; rename it at the end, or remove it.
 
-    Raises
-    ------
-    UmtError
-        Of the type given, if the folder exists already or cannot be written.
+    If the folder exists already, or cannot be written, it raises the UmtError that is given.
     """
     path = Path(path)
     if path.exists():

@@ -17,12 +17,8 @@ def read(
     """Read a table in UTF-8, separated by comma, semicolon or tab; its first row names the columns.
 
     ``columns`` are those that it must have, or a function that says so of those that there are.
-    Gives of each row that is not empty the number of its last line, and its cells by column.
-
-    Raises
-    ------
-    UmtError
-        Of the type given, if the file is no table, lacks a column, or has cells under none.
+    Gives of each row that is not empty the number of its last line, and its cells by column. What
+    is no table, lacks a column, or has cells under none raises the UmtError that is given.
     """
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
