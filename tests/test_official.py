@@ -46,35 +46,33 @@ def random_state(generator, shapes):
     return state
 
 
-def encoder_shapes():
-    c = CHANNELS
-    shapes = {"start": (c, 1, 3), "conv_1x1": (LATENT, c, 1)}
-    for n in range(ENCODER[0] * ENCODER[1]):
-        shapes[f"dilated_convs.{n}.dilated_conv"] = (c, c, 3)
-        shapes[f"dilated_convs.{n}.conv_1x1"] = (c, c, 1)
-    return shapes
+C = CHANNELS
+ENCODER_SHAPES = {
+    "start": (C, 1, 3), "conv_1x1": (LATENT, C, 1),
+    **{f"dilated_convs.{n}.dilated_conv": (C, C, 3) for n in range(math.prod(ENCODER))},
+    **{f"dilated_convs.{n}.conv_1x1": (C, C, 1) for n in range(math.prod(ENCODER))},
+}  # fmt: skip
+CLASSIFIER_SHAPES = {"convs.0": (4, LATENT, 1), "convs.2": (4, 4, 1), "convs.4": (4, 4, 1),
+                     "convs.6": (len(NAMES), 4, 1)}  # fmt: skip
 
 
 def decoder_shapes(layers):
-    c = CHANNELS
-    shapes = {"first_conv": (c, 1, 2), "skip_conv": (SKIP, c, 1), "condition": (SKIP, LATENT, 1),
+    shapes = {"first_conv": (C, 1, 2), "skip_conv": (SKIP, C, 1), "condition": (SKIP, LATENT, 1),
               "fc": (SKIP, SKIP, 1), "logits": (256, SKIP, 1)}  # fmt: skip
     for n in range(DECODER[0] * layers):
-        shapes |= {f"layers.{n}.causal": (2 * c, c, 2), f"layers.{n}.condition": (2 * c, LATENT, 1),
-                   f"layers.{n}.residual": (c, c, 1), f"layers.{n}.skip": (SKIP, c, 1)}  # fmt: skip
+        shapes |= {f"layers.{n}.causal": (2 * C, C, 2), f"layers.{n}.condition": (2 * C, LATENT, 1),
+                   f"layers.{n}.residual": (C, C, 1), f"layers.{n}.skip": (SKIP, C, 1)}  # fmt: skip
     return shapes
-
-
-def classifier_shapes():
-    return {"convs.0": (4, LATENT, 1), "convs.2": (4, 4, 1), "convs.4": (4, 4, 1),
-            "convs.6": (len(NAMES), 4, 1)}  # fmt: skip
 
 
 def write(folder, layers=10, zipped=True, **changes):
     """A folder as the authors' code leaves it; ``zipped=False`` is the format of PyTorch 1.0."""
     generator = torch.Generator().manual_seed(layers)
-    encoder = random_state(generator, encoder_shapes())
-    classifier = random_state(generator, classifier_shapes())
+    encoder = random_state(generator, ENCODER_SHAPES)
+    classifier = random_state(generator, CLASSIFIER_SHAPES)
+    save = {"_use_new_zipfile_serialization": zipped}
+    folder.mkdir(exist_ok=True)
+    torch.save([namespace(layers, **changes), 123], folder / "args.pth", **save)
     files = []
     for number in range(len(NAMES)):
         decoder = random_state(generator, decoder_shapes(layers))
@@ -83,13 +81,15 @@ def write(folder, layers=10, zipped=True, **changes):
             "encoder_state": encoder, "decoder_state": decoder, "discriminator_state": classifier,
             "model_optimizer_state": optimiser, "dataset": number, "d_optimizer_state": optimiser,
         })  # fmt: skip
-    folder.mkdir(exist_ok=True)
-    save = {"_use_new_zipfile_serialization": zipped}
-    torch.save([namespace(layers, **changes), 123], folder / "args.pth", **save)
-    for number, content in enumerate(files):
-        torch.save(content, folder / f"lastmodel_{number}.pth", **save)
-        torch.save(content, folder / f"bestmodel_{number}.pth", **save)
+        for which in ("last", "best"):
+            torch.save(files[-1], folder / f"{which}model_{number}.pth", **save)
     return files
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path / "w")
+    return tmp_path / "w"
 
 
 def conv(state, name, x, **settings):
@@ -124,8 +124,7 @@ def stated_decoder(state, codes, latent, layers):
     return conv(state, "logits", out.relu())
 
 
-def stated_classifier(state, latent):
-    h = latent
+def stated_classifier(state, h):
     for n in (0, 2, 4):
         h = F.elu(conv(state, f"convs.{n}", h))
     return conv(state, "convs.6", h).mean(2)
@@ -136,8 +135,7 @@ def test_outputs_are_those_of_the_authors_network(tmp_path, layers, zipped):
     files = write(tmp_path / "w", layers, zipped)
     model = umtlib.load_official(tmp_path / "w")
     # Long enough that the largest dilation of either net, 512 or 8192, sees real samples.
-    samples = 2 ** (layers - 1) + 8 * POOL
-    samples += -samples % POOL  # whole frames
+    samples = (2 ** (layers - 1) // POOL + 9) * POOL
     codes = torch.randint(256, (2, samples), generator=torch.Generator().manual_seed(1))
     latent = model.encode(codes)
     assert (latent - stated_encoder(files[0]["encoder_state"], codes)).abs().max() < 1e-4
@@ -151,14 +149,8 @@ def test_outputs_are_those_of_the_authors_network(tmp_path, layers, zipped):
     assert (model.classifier(latent) - wanted).abs().max() < 1e-4
 
 
-def test_names_mulaw_and_a_round_trip(tmp_path):
-    write(tmp_path / "w")
-    args = namespace()
-    del args.encoder_pool  # then it is 800
-    torch.save([args, 1], tmp_path / "w" / "args.pth")
-    assert official.load_official(tmp_path / "w").config.encoder.pool == 800
-    write(tmp_path / "w")
-    model = official.load_official(tmp_path / "w")
+def test_names_mulaw_and_a_round_trip(folder, tmp_path):
+    model = official.load_official(folder)
     assert model.domains == ("bach_solo_cello", "beethoven_solo-piano")
     assert model.config.mulaw == "official" and not model.training
     checkpoint.save(model, tmp_path / "model")
@@ -166,14 +158,16 @@ def test_names_mulaw_and_a_round_trip(tmp_path):
     assert again.config == model.config
     for name, tensor in again.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name]), name
-    named = official.load_official(tmp_path / "w", domains=["a", "b"], weights="best")
-    assert named.domains == ("a", "b")
+    args = namespace()
+    del args.encoder_pool  # then it is 800
+    torch.save([args, 1], folder / "args.pth")
+    named = official.load_official(folder, domains=["a", "b"], weights="best")
+    assert named.domains == ("a", "b") and named.config.encoder.pool == 800
 
 
-def test_the_authors_mulaw_travels_with_the_model(umt, tmp_path):
-    write(tmp_path / "w")
-    imported = umt("import-official", tmp_path / "w", "--out", tmp_path / "m", "--domain", "cello",
-                   "--domain", "piano")  # fmt: skip
+def test_the_authors_mulaw_travels_with_the_model(umt, folder, tmp_path):
+    names = ("--domain", "cello", "--domain", "piano")
+    imported = umt("import-official", folder, "--out", tmp_path / "m", *names)
     assert imported[0] == 0 and "cello, piano" in imported[1]
     model = umtlib.load(tmp_path / "m")
     x = torch.cat([torch.linspace(-1, 1, 4001), torch.tensor([0.0, 1e-6, -1e-6])])
@@ -194,19 +188,17 @@ def test_the_authors_mulaw_travels_with_the_model(umt, tmp_path):
     assert ((heard[:, None] - expanded).abs().min(1).values <= 0.5 / 2**15 + 1e-7).all()
 
 
-def test_the_command_refuses_in_one_line(umt, tmp_path):
-    write(tmp_path / "w")
-    (tmp_path / "w" / "lastmodel_1.pth").write_bytes(pickle.dumps(Hostile(tmp_path / "trap")))
+def test_the_command_refuses_in_one_line(umt, folder, tmp_path):
+    (folder / "lastmodel_1.pth").write_bytes(pickle.dumps(Hostile(tmp_path / "trap")))
     out = tmp_path / "m"
-    assert_refused(umt("import-official", tmp_path / "w", "--out", out), "lastmodel_1", out=out)
+    assert_refused(umt("import-official", folder, "--out", out), "lastmodel_1", out=out)
     assert not (tmp_path / "trap").exists()
 
 
 def test_generation_reaches_back_over_the_largest_dilation(tmp_path):
     files = write(tmp_path / "w", 14)
     model = official.load_official(tmp_path / "w")
-    samples = 8192 + 10 * POOL
-    samples += -samples % POOL
+    samples = (8192 // POOL + 11) * POOL
     generator = torch.Generator().manual_seed(0)
     latent = model.encode(torch.randint(256, (1, samples), generator=generator))
     uniforms = torch.rand(1, samples, generator=generator)
@@ -234,36 +226,28 @@ def one_line(folder, words, **settings):
 
 
 @pytest.mark.parametrize("name, zipped", [("args.pth", True), ("lastmodel_1.pth", False)])
-def test_a_foreign_pickle_is_not_run(tmp_path, name, zipped):
-    write(tmp_path / "w")
+def test_a_foreign_pickle_is_not_run(folder, tmp_path, name, zipped):
     trap = tmp_path / "trap"
-    torch.save([Hostile(trap)], tmp_path / "w" / name, _use_new_zipfile_serialization=zipped)
-    one_line(tmp_path / "w", "was not read")
+    torch.save([Hostile(trap)], folder / name, _use_new_zipfile_serialization=zipped)
+    one_line(folder, "was not read")
     assert not trap.exists()
 
 
 @pytest.mark.parametrize("keep, zipped", [(0, True), (0.5, False), (0.99, True)])
 def test_a_truncated_file(tmp_path, keep, zipped):
     write(tmp_path / "w", zipped=zipped)
-    path = tmp_path / "w" / "lastmodel_0.pth"
+    path = tmp_path / "w/lastmodel_0.pth"
     whole = path.read_bytes()
     path.write_bytes(whole[: int(keep * len(whole))])
     one_line(tmp_path / "w", "lastmodel_0.pth")
 
 
-def test_missing_files(tmp_path):
-    write(tmp_path / "w")
-    (tmp_path / "w" / "lastmodel_0.pth").unlink()
-    one_line(tmp_path / "w", "lastmodel_0.pth is missing")
-    write(tmp_path / "w")
-    (tmp_path / "w" / "lastmodel_1.pth").unlink()
-    one_line(
-        tmp_path / "w",
-        "lastmodel_1.pth is missing; the authors' code writes args.pth, and a file",
-    )
-    (tmp_path / "w" / "args.pth").unlink()
-    one_line(tmp_path / "w", "args.pth is missing")
-    one_line(tmp_path / "nowhere", "args.pth is missing")
+@pytest.mark.parametrize("name, words", [
+    ("lastmodel_1.pth", "the authors' code writes args.pth, and a file"), ("args.pth", ""),
+])  # fmt: skip
+def test_missing_files(folder, name, words):
+    (folder / name).unlink()
+    one_line(folder, f"{name} is missing; {words}")
 
 
 @pytest.mark.parametrize("changes, words", [
@@ -271,12 +255,11 @@ def test_missing_files(tmp_path):
     ({"residual_channels": 8}, "do not fit"), ({"residual_channels": 10**12}, "channels = 1000"),
     ({"latent_d": None}, "latent = None"), ({"encoder_func": "glu"}, "encoder_func"),
     ({"kernel_size": 3}, "kernel_size"), ({"data": ["a/x", "b/x"]}, "name the domains yourself"),
-    ({"n_datasets": 3}, "has 3 domains, not 2"),
+    ({"n_datasets": 3}, "has 3 domains, not 2"), ({"data": None}, "name the domains yourself"),
 ])  # fmt: skip
-def test_args_that_do_not_fit(tmp_path, changes, words):
-    write(tmp_path / "w")
-    torch.save([argparse.Namespace(**vars(namespace()) | changes), 1], tmp_path / "w" / "args.pth")
-    one_line(tmp_path / "w", words)
+def test_args_that_do_not_fit(folder, changes, words):
+    torch.save([namespace(**changes), 1], folder / "args.pth")
+    one_line(folder, words)
 
 
 @pytest.mark.parametrize("part, key, value, words", [
@@ -287,22 +270,20 @@ def test_args_that_do_not_fit(tmp_path, changes, words):
     ("encoder_state", "start.bias", torch.ones(CHANNELS), "another encoder"),
     ("discriminator_state", "convs.9.bias", torch.zeros(2), "do not fit"),
 ])  # fmt: skip
-def test_states_that_do_not_fit(tmp_path, part, key, value, words):
-    write(tmp_path / "w")
-    path = tmp_path / "w" / f"lastmodel_{int(part == 'encoder_state')}.pth"
+def test_states_that_do_not_fit(folder, part, key, value, words):
+    path = folder / f"lastmodel_{int(part == 'encoder_state')}.pth"
     content = torch.load(path, weights_only=True)
     content[part][key] = value
     torch.save(content, path)
-    one_line(tmp_path / "w", words)
+    one_line(folder, words)
 
 
-def test_renamed_and_foreign_files(tmp_path):
-    write(tmp_path / "w")
-    last = tmp_path / "w" / "lastmodel_1.pth"
-    last.write_bytes((tmp_path / "w" / "lastmodel_0.pth").read_bytes())
-    one_line(tmp_path / "w", "holds domain 0")
+def test_renamed_and_foreign_files(folder):
+    last = folder / "lastmodel_1.pth"
+    last.write_bytes((folder / "lastmodel_0.pth").read_bytes())
+    one_line(folder, "holds domain 0")
     torch.save({"model": {}}, last)
-    one_line(tmp_path / "w", "it lacks encoder_state")
-    one_line(tmp_path / "w", "has 2 domains, not 1", domains=["a"])
-    torch.save({"a": 1}, tmp_path / "w" / "args.pth")
-    one_line(tmp_path / "w", "no Namespace")
+    one_line(folder, "it lacks encoder_state")
+    one_line(folder, "has 2 domains, not 1", domains=["a"])
+    torch.save({"a": 1}, folder / "args.pth")
+    one_line(folder, "no Namespace")

@@ -80,33 +80,28 @@ def load_official(
 
 
 def _config(path: Path, domains: Sequence[str] | None) -> ModelConfig:
-    match _unpickle(path):
-        case [argparse.Namespace() as args, *_]:
-            pass
-        case _:
-            raise CheckpointError(f"{path} is not the authors' args.pth: it holds no Namespace")
+    args = _unpickle(path)
+    args = args[0] if isinstance(args, list) and args else args
+    if not isinstance(args, argparse.Namespace):
+        raise CheckpointError(f"{path} is not the authors' args.pth: it holds no Namespace")
     try:
-        return _sizes(args, domains)
-    except (AttributeError, ConfigError) as error:
+        if getattr(args, "encoder_func", "relu") != "relu" or args.kernel_size != 2:
+            raise ConfigError("only encoder_func relu and kernel_size 2 can be imported")
+        names = tuple(domains or _names(args))
+        if len(names) != args.n_datasets:
+            raise ConfigError(f"it has {args.n_datasets} domains, not {len(names)}")
+        encoder = EncoderConfig(
+            blocks=args.encoder_blocks, layers=args.encoder_layers, channels=args.encoder_channels,
+            latent=args.latent_d, pool=getattr(args, "encoder_pool", 800), first_relu=False,
+        )  # fmt: skip
+        decoder = DecoderConfig(
+            blocks=args.blocks, layers=args.layers, channels=args.residual_channels,
+            skip_channels=args.skip_channels, input_kernel=2, condition_head=True,
+        )  # fmt: skip
+        classifier = ClassifierConfig(layers=args.d_layers, channels=args.d_channels, kernel=1)
+        return ModelConfig(names, encoder, decoder, classifier, mulaw="official")
+    except (AttributeError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}; or name the domains yourself") from error
-
-
-def _sizes(args: argparse.Namespace, domains: Sequence[str] | None) -> ModelConfig:
-    if getattr(args, "encoder_func", "relu") != "relu" or args.kernel_size != 2:
-        raise ConfigError("only encoder_func relu and kernel_size 2 can be imported")
-    names = tuple(domains or _names(args))
-    if len(names) != args.n_datasets:
-        raise ConfigError(f"it has {args.n_datasets} domains, not {len(names)}")
-    encoder = EncoderConfig(
-        blocks=args.encoder_blocks, layers=args.encoder_layers, channels=args.encoder_channels,
-        latent=args.latent_d, pool=getattr(args, "encoder_pool", 800), first_relu=False,
-    )  # fmt: skip
-    decoder = DecoderConfig(
-        blocks=args.blocks, layers=args.layers, channels=args.residual_channels,
-        skip_channels=args.skip_channels, input_kernel=2, condition_head=True,
-    )  # fmt: skip
-    classifier = ClassifierConfig(layers=args.d_layers, channels=args.d_channels, kernel=1)
-    return ModelConfig(names, encoder, decoder, classifier, mulaw="official")
 
 
 def _names(args: argparse.Namespace) -> list[str]:

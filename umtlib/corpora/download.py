@@ -19,7 +19,7 @@ from umtlib.errors import CorpusError
 _NSYNTH = "https://storage.googleapis.com/download.magenta.tensorflow.org/datasets/nsynth/nsynth-"
 _MUSICNET = "https://zenodo.org/records/5120004/files/musicnet"
 
-# Address and checksum. MD5 is what both servers state: Zenodo on the record's page, Google's
+# Address and checksum: the MD5 that both servers state, Zenodo on the record's page and Google's
 # storage as the ETag. Looked up, not computed from a download.
 FILES = {
     "nsynth-train": (f"{_NSYNTH}train.jsonwav.tar.gz", "md5:fde6665a93865503ba598b9fac388660"),
@@ -35,14 +35,9 @@ TIMEOUT = (20, 60)  # seconds to connect, and between two pieces
 def obtain(names: Iterable[str], root: str | os.PathLike, progress: Progress | None = None) -> None:
     """Download and unpack some of `FILES`, in the layout that `nsynth` and `musicnet` read.
 
-    What is in ``root`` already is kept, and nothing is asked of the network for it. The archives
-    stay in its ``.downloads``; they may be removed. ``progress`` is told of a file's name, and of
-    bytes; 0 in all where the server does not say.
-
-    Raises
-    ------
-    CorpusError
-        If a file cannot be had, is another one after five attempts, or cannot be unpacked.
+    What is in ``root`` is kept, and not asked for again; the archives, in its ``.downloads``, may
+    be removed. ``progress`` is told of a file's name, and of bytes: 0 in all, if nobody knows. What
+    cannot be had, is another file after five attempts, or cannot be unpacked, raises CorpusError.
     """
     root = Path(root)
     for name in names:

@@ -80,10 +80,11 @@ def _hidden(name: str) -> bool:
 
 def _unwanted(path: str) -> str | None:
     """Say why a file is not to be read, if so."""
-    name, suffix = os.path.basename(path), os.path.splitext(path)[1].lower()
-    if _hidden(name):
+    suffix = os.path.splitext(path)[1].lower()
+    if _hidden(os.path.basename(path)):
         return "hidden, or kept by a program"
+    if os.path.islink(path) and os.path.isdir(path):
+        return "a link to a folder, which is not followed"
     if os.path.isdir(path):
-        what = "link to a folder, which is not followed"
-        return f"a {what if os.path.islink(path) else 'folder that cannot be read'}"
+        return "a folder that cannot be read"
     return None if suffix in SUFFIXES else f"no audio file by its name ({readable(suffix)!r})"

@@ -67,11 +67,10 @@ class Part:
 def orchestrate(
     domain: str, notes: Sequence[Note], rng: np.random.Generator | None = None
 ) -> list[Part]:
-    """Give the lines of a performance to the instruments of a domain.
+    """Give the lines of a performance to a domain's instruments, or to ``"unseen/<name>"``.
 
-    It is one of `DOMAINS`, or ``"unseen/<name>"`` with a name of `UNSEEN`. The generator chooses
-    among registrations (a 4-foot stop, a doubling flute...). Without it the plain registration
-    sounds: nothing but the written pitches.
+    The generator chooses among registrations (a 4-foot stop, a doubling flute...). Without it the
+    plain registration sounds: nothing but the written pitches.
     """
     lines = sorted({note.line for note in notes})
     draws = [1.0] * 4 if rng is None else rng.random(4).tolist()  # one set of stops for all lines
@@ -118,13 +117,12 @@ def _layers(domain: str, role: str, notes: list[Note], draws: list[float]) -> li
 def _bowed(role: str, notes: list[Note]) -> int:
     """Return the member of a quartet whose range holds a line, the usual one if it does."""
     low, high = min(n.pitch for n in notes), max(n.pitch for n in notes)
-    middle = (low + high) / 2
     if role == "bass":
         order = (CELLO, VIOLA, VIOLIN)
-    elif role == "inner" and middle < 62:
+    elif role == "inner" and low + high < 2 * 62:
         order = (VIOLA, CELLO, VIOLIN)
     else:
-        order = (VIOLIN, VIOLA, CELLO) if middle > 58 else (CELLO, VIOLA, VIOLIN)
+        order = (VIOLIN, VIOLA, CELLO) if low + high > 2 * 58 else (CELLO, VIOLA, VIOLIN)
     fitting = [p for p in order if RANGES[p][0] <= low and high <= RANGES[p][1]]
     return (fitting or order)[0]
 
@@ -169,10 +167,10 @@ def _apart(notes: Sequence[Note]) -> list[pretty_midi.Note]:
     kept = []
     for note in notes:
         before = last.get(note.pitch)
-        if before is not None and note.onset - before.start < 0.05:
+        if before and note.onset - before.start < 0.05:
             before.end = max(before.end, note.offset)
             continue
-        if before is not None:
+        if before:
             before.end = min(before.end, note.onset - 0.01)
         last[note.pitch] = pretty_midi.Note(note.velocity, note.pitch, note.onset, note.offset)
         kept.append(last[note.pitch])

@@ -46,14 +46,9 @@ def build(
 ) -> Summary | None:
     """Make a corpus of a folder with ``musicnet_metadata.csv``, ``train_data`` and ``test_data``.
 
-    For each domain's name there is an expression that chooses its recordings; see `selector`.
-    Settings are those of `prepare`.
-
-    Raises
-    ------
-    CorpusError
-        If the layout or an expression is wrong, a recording is of two domains, or a domain has too
-        few recordings.
+    Each domain has an expression that chooses its recordings, see `selector`; settings are those of
+    `prepare`. A wrong layout or expression, a recording of two domains, or a domain with too few
+    raises a CorpusError.
     """
     folder = Path(folder)
     rows = read_metadata(folder / METADATA)
@@ -82,14 +77,12 @@ def read_metadata(path: Path) -> list[dict]:
 
 
 def selector(expression: str) -> Callable[[Mapping], bool]:
-    """Return a function that says whether a recording is chosen.
+    """Return a function that says whether a recording is chosen; nothing in the text is ever run.
 
     An expression has comparisons (``==``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``in``, ``not in``)
     of the columns of the metadata with texts and numbers, joined by ``and``, ``or`` and ``not``.
-    Anything else raises a CorpusError; nothing in it is ever run.
+    Anything else raises a CorpusError.
 
-    Examples
-    --------
     >>> chosen = selector("composer in ('Bach', 'Haydn') and 'Fugue' in movement")
     >>> chosen({"composer": "Bach", "movement": "2. Fugue"})
     True

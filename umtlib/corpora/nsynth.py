@@ -54,15 +54,10 @@ def build(
     selection: Selection = Selection(),
     **settings,
 ) -> Summary | None:
-    """Make a corpus of NSynth, by what is to be a domain; settings are those of `prepare`.
+    """Make a corpus of a folder with ``nsynth-train`` and its siblings, or some of them.
 
-    The folder has ``nsynth-train`` and its siblings, or some of them.
-
-    Raises
-    ------
-    CorpusError
-        If the folder has not NSynth's layout, or no note is chosen, or a domain has none to train
-        or validate on.
+    ``by`` says what is to be a domain; settings are those of `prepare`. Another layout, an empty
+    choice, or a domain with nothing to train or validate on raises a CorpusError.
     """
     if by not in DOMAIN:
         raise CorpusError(f"domains by {by!r}: choose one of {', '.join(DOMAIN)}")

@@ -88,18 +88,9 @@ def prepare(
 ) -> Summary | None:
     """Make a corpus of files in a folder; tracks that are there already are kept.
 
-    Returns None while other shards have files to do: there is no new manifest yet.
-
-    Parameters
-    ----------
-    items : list of Item
-        All files, in the same order in every shard.
-    left_out : list of mappings
-        What the caller has dropped: ``file`` and ``reason``.
-    workers, shard
-        See `processes.each` and `processes.shard`.
-    progress : callable, optional
-        Told of ``"files"``, those of this shard.
+    Every shard is given all files, in the same order, and returns None while others have some to
+    do: there is no new manifest yet. ``left_out`` is what the caller has dropped: ``file`` and
+    ``reason``. For ``workers`` and ``shard`` see `processes`; ``progress`` is told of ``"files"``.
 
     Raises
     ------
@@ -238,7 +229,5 @@ def _check_domains(domains: set[str], tracks: list[Track], out: Path) -> None:
     have = {(track.domain, track.split) for track in tracks}
     for domain, split in product(sorted(domains), ("train", "val")):
         if (domain, split) not in have:
-            raise CorpusError(
-                f"domain {domain!r} has no track for {split}: give it at least two usable "
-                f"recordings; {out / SKIPPED} says what was left out and why"
-            )
+            raise CorpusError(f"domain {domain!r} has no track for {split}: give it two usable "
+                              f"recordings or more; {out / SKIPPED} lists the others")  # fmt: skip
