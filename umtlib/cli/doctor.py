@@ -7,16 +7,11 @@ from importlib.metadata import version
 import umtlib
 from umtlib.errors import CorpusError, GenerationError, NativeError
 
-# What the generators and training can use, by its name in /proc/cpuinfo.
-FEATURES = (
-    "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16",
-    "asimd", "asimddp", "bf16",
-)  # fmt: skip
-
 
 def doctor() -> None:
     """Say what this machine has, and what each thing means for speed."""
     from umtlib import checkpoint
+    from umtlib.generation import translation
 
     versions = (f"{name} {version(name)}" for name in ("torch", "numpy", "soundfile", "librosa"))
     python = platform.python_version()
@@ -26,22 +21,18 @@ def doctor() -> None:
         value, meaning = find()
         print(f"{name:<14}{value}\n{' ' * 16}{meaning}")
     for name in checkpoint.pretrained():
-        print("model        ", f"{name}: {_speed(name)}")
+        model = umtlib.load(name)
+        count, speed = len(model.domains), translation.speed(model, model.domains)
+        print(f"model         {name}: all {count} domains at once are made at "
+              f"{speed / count:.2g} x real time")  # fmt: skip
 
 
 def _processor() -> tuple[str, str]:
     from umtlib.machine import native
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    features = native.features()
-    names = " ".join(name for name in FEATURES if name in features) or "no vector features known"
-    if "avx512f" in features:
-        meaning = "AVX-512: the fastest kind of CPU for generating and training."
-    elif features & {"avx2", "asimd"}:
-        meaning = "Narrower vectors than AVX-512: generating and training take longer."
-    else:
-        meaning = "No vector unit that is used: generating will be slow."
-    return f"{platform.machine()}, {cores} cores for this process, {names}", meaning
+    value = f"{platform.machine()}, {cores} cores for this process, {native.builds()[0].name}"
+    return value, "AVX-512 generates and trains fastest, AVX2 and NEON take longer, others long."
 
 
 def _compiler() -> tuple[str, str]:
@@ -79,11 +70,3 @@ def _renderer() -> tuple[str, str]:
         return f"with {instruments.find_soundfont()}", "'umt corpus six-domains' can render here."
     except CorpusError as error:
         return "missing", f"Only 'umt corpus six-domains' needs it: {error}"
-
-
-def _speed(name: str) -> str:
-    from umtlib.generation import translation
-
-    model = umtlib.load(name)
-    speed = translation.speed(model, model.domains) / len(model.domains)
-    return f"all {len(model.domains)} domains at once are made at {speed:.2g} x real time"

@@ -41,10 +41,13 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar for each stage; gives a function of stage, done and total."""
     with contextlib.ExitStack() as stack:
         shown: dict[str, tqdm] = {}
+        form = "{desc} {percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left"
 
         def progress(stage: str, done: int, total: int) -> None:
             if stage not in shown:
-                shown[stage] = stack.enter_context(tqdm(total=total, desc=stage, disable=None))
+                settings = {"desc": readable(stage), "bar_format": form, "leave": False}
+                bar = tqdm(total=total, disable=None, **settings)
+                shown[stage] = stack.enter_context(bar)
             shown[stage].update(done - shown[stage].n)
 
         yield progress

@@ -47,7 +47,8 @@ def train(
 ) -> None:
     """Train a model on every domain of a corpus; Ctrl-C saves and stops, --resume goes on."""
     from umtlib import runs, translator
-    from umtlib.corpora.corpus import Corpus
+    from umtlib.corpora import folders
+    from umtlib.corpora.corpus import MANIFEST, Corpus
     from umtlib.machine import devices
     from umtlib.runs import log, watching
 
@@ -66,12 +67,13 @@ def train(
     if start_from:
         initial = umtlib.load(start_from)
         if initial.config != chosen.model:
-            raise ConfigError(
-                f"{start_from} has other sizes or domains than this run; see its config.json"
-            )
+            raise ConfigError(f"{start_from} has other sizes or domains; see its config.json")
     if add_domain:  # before recordings are prepared, which may take long
         runs.check(initial, chosen.training, place, steps)
-    corpus = Corpus(_as_corpus(data, add_domain, out) if add_domain else data)
+        if not (data / MANIFEST).exists():
+            folders.build({add_domain: data}, out / "corpus")
+            data = out / "corpus"
+    corpus = Corpus(data)
     board = log.tensorboard(out / "tensorboard")
     with tqdm(total=steps, unit="step", disable=None) as bar:
 
@@ -85,14 +87,3 @@ def train(
         settings["on_validate"] = lambda now, at: watching.listen(now, corpus, out / "heard", at)
         folder = runs.train(corpus.folder, out, chosen, steps, on_report=report, **settings)
     say(f"{folder}: translate with it by --model {out}")
-
-
-def _as_corpus(data: Path, domain: str, out: Path) -> Path:
-    """Return a corpus folder; recordings are prepared into ``OUT/corpus`` first."""
-    from umtlib.corpora import folders
-    from umtlib.corpora.corpus import MANIFEST
-
-    if (data / MANIFEST).exists():
-        return data
-    folders.build({domain: data}, out / "corpus")
-    return out / "corpus"

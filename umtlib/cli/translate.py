@@ -1,23 +1,22 @@
 """``umt translate``."""
 
 import contextlib
+import functools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tqdm import tqdm
 from typer import Argument, Option
 
 import umtlib
 from umtlib.cli import options
-from umtlib.cli.printing import quick_imports, say
+from umtlib.cli.printing import bars, quick_imports, say
 from umtlib.errors import AudioError
-from umtlib.files.names import readable
 from umtlib.notebook import artist
 
 PICTURED = 5 * 60  # seconds of a long recording that its picture shows
@@ -64,7 +63,11 @@ def translate(
         backend, number = generation.resolve(backend, dtype)
         settings = {"temperature": temperature, "backend": backend, "dtype": number}
         names = translation.domains(loaded, to)
-        jobs = [_plan(path, names, out, picture) for path in inputs]
+        jobs = [
+            Job(path, {name: out / f"{path.stem}.{name}.wav" for name in names},
+                out / f"{path.stem}.png" if picture else None)
+            for path in inputs
+        ]  # fmt: skip
         _check_names(jobs)
         kept = stack.enter_context(tempfile.TemporaryFile())  # in TMPDIR
         # All, so that a bad one is refused before any work.
@@ -83,11 +86,6 @@ class Job:
     input: Path
     waves: dict[str, Path]  # by domain
     picture: Path | None
-
-
-def _plan(path: Path, names: Sequence[str], out: Path, picture: bool) -> Job:
-    waves = {name: out / f"{path.stem}.{name}.wav" for name in names}
-    return Job(path, waves, out / f"{path.stem}.png" if picture else None)
 
 
 def _check_names(jobs: Sequence[Job]) -> None:
@@ -126,10 +124,9 @@ def _translate_one(
     if chunked and (stretches := translation.stretches(model, heard.levels)) > 1:
         say(f"{job.input.name}: cut into {stretches} stretches where it is quiet; --no-chunked "
             "makes it in one, exactly")  # fmt: skip
-    with _progress(f"{job.input.name} to {domains}", samples) as tell:
-        made = translation.write(
-            model, job.waves, heard, shown, chunked=chunked, progress=tell, **settings
-        )
+    with bars() as progress:
+        settings["progress"] = functools.partial(progress, f"{job.input.name} to {domains}")
+        made = translation.write(model, job.waves, heard, shown, chunked=chunked, **settings)
         for name, start in made:
             taken = time.perf_counter() - began
             say(f"{job.waves[name]}: {seconds:.2f} s of audio, there after {taken:.3g} s")
@@ -160,11 +157,3 @@ def _kernel_threads() -> Iterator[None]:
         torch.set_num_threads(own)
         os.environ.pop("UMT_THREADS")
         os.environ.update({} if wish is None else {"UMT_THREADS": wish})
-
-
-@contextlib.contextmanager
-def _progress(name: str, total: int) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on a terminal, and nothing elsewhere; gives a function that moves it."""
-    form = "{desc} {percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left"
-    with tqdm(total=total, desc=readable(name), bar_format=form, leave=False, disable=None) as bar:
-        yield lambda done, _total: bar.update(done - bar.n)

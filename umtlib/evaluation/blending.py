@@ -19,7 +19,7 @@ from umtlib.audio import SAMPLE_RATE
 from umtlib.corpora.pairs import Pair
 from umtlib.errors import EvaluationError
 from umtlib.evaluation import pitch
-from umtlib.evaluation.features import HOP, Excerpt, excerpt
+from umtlib.evaluation.features import HOP, Sound, excerpt
 from umtlib.evaluation.translations import choose, translate_pairs
 from umtlib.generation import translation
 from umtlib.translator import MusicTranslator
@@ -31,32 +31,26 @@ _LAG = 2  # frames
 def blend(first: Tensor, second: Tensor, frames: int) -> Tensor:
     """Cross-fade latents, (1, latent, F) and (1, latent, G), to (1, latent, F + G - frames).
 
-    Raises
-    ------
-    EvaluationError
-        If a latent is shorter than the blend.
+    If one is shorter than the blend, it raises EvaluationError.
     """
     begin = first.shape[2] - frames
     if begin < 0 or frames > second.shape[2]:
-        raise EvaluationError(
-            f"latents of {first.shape[2]} and {second.shape[2]} frames cannot blend over {frames}"
-        )
+        lengths = f"{first.shape[2]} and {second.shape[2]}"
+        raise EvaluationError(f"latents of {lengths} frames cannot blend over {frames}")
     weight = (torch.arange(frames, device=first.device) + 0.5) / frames
     middle = (1 - weight) * first[:, :, begin:] + weight * second[:, :, :frames]
     return torch.cat([first[:, :, :begin], middle, second[:, :, frames:]], dim=2)
 
 
-def decode(
-    model: MusicTranslator, domain: str, first: np.ndarray, second: np.ndarray, **settings
-) -> np.ndarray:
+def decode(model: MusicTranslator, domain: str, *sounds: np.ndarray, **settings) -> np.ndarray:
     """Blend two waveforms of 1.5 s or more; one decoder plays the whole, as `umtlib.translate`."""
-    latents = [translation.encode(model, excerpt(sound).waveform) for sound in (first, second)]
+    latents = [translation.encode(model, excerpt(sound).waveform) for sound in sounds]
     pool = model.config.encoder.pool
     mixed = blend(*latents, round(BLEND * SAMPLE_RATE / pool))
     return translation.decode(model, (domain,), mixed, mixed.shape[2] * pool, **settings)[domain]
 
 
-def evaluate(blended: np.ndarray | Excerpt, begin: float, end: float) -> dict[str, float]:
+def evaluate(blended: Sound, begin: float, end: float) -> dict[str, float]:
     """Measure the ``seam`` of a decoded blend, which lies inside, between two seconds."""
     log_mel = excerpt(blended).log_mel
     first, last = (round(second * SAMPLE_RATE / HOP) for second in (begin, end))
@@ -66,9 +60,7 @@ def evaluate(blended: np.ndarray | Excerpt, begin: float, end: float) -> dict[st
     return {"seam": float(inside.max() / usual) if usual > 1e-6 else 0.0}
 
 
-def creativity(
-    reference: np.ndarray | Excerpt, one: np.ndarray | Excerpt, other: np.ndarray | Excerpt
-) -> dict[str, float]:
+def creativity(reference: Sound, one: Sound, other: Sound) -> dict[str, float]:
     """Measure how far takes of two seeds leave their input, and each other."""
     source, first, second = map(excerpt, (reference, one, other))
     kept = [pitch.evaluate(source, take)["chroma"] for take in (first, second)]
@@ -80,22 +72,16 @@ def freedom(
 ) -> dict:
     """Ask for the `creativity` in few excerpts; what has the first seed may have been ``made``.
 
-    Raises
-    ------
-    EvaluationError
-        If there is no other domain.
+    Without an excerpt from another domain it raises EvaluationError.
     """
     few = choose(pairs, 3)
     first = made or translate_pairs(model, few, seed=seed, **settings)
     second = translate_pairs(model, few, seed=seed + 1, **settings)
-    found = [
-        creativity(pair.audio(), first[pair.id, domain], second[pair.id, domain])
-        for pair in few
-        for domain in model.domains
-        if domain != pair.source
-    ]
-    if not found:
+    asked = [(pair, name) for pair in few for name in model.domains if name != pair.source]
+    if not asked:
         raise EvaluationError("no excerpt comes from another domain than the model's only one")
+    takes = ((pair.audio(), first[pair.id, name], second[pair.id, name]) for pair, name in asked)
+    found = [creativity(*sounds) for sounds in takes]
     means = {name: float(np.mean([one[name] for one in found])) for name in ("kept", "agreed")}
     return means | {"n": len(found)}
 
@@ -103,10 +89,7 @@ def freedom(
 def blends(model: MusicTranslator, pairs: Sequence[Pair], **settings) -> list[dict]:
     """Blend the first two excerpts of each domain; beside it, the recordings with a hard cut.
 
-    Raises
-    ------
-    EvaluationError
-        If no domain has two excerpts.
+    If no domain has two excerpts, it raises EvaluationError.
     """
     found, half = [], round(BLEND * SAMPLE_RATE / 2)
     for domain in model.domains:

@@ -24,7 +24,7 @@ import mir_eval
 import numpy as np
 import scipy.signal
 
-from umtlib.evaluation.features import BANDS_PER_SECOND, Excerpt, excerpt, pair
+from umtlib.evaluation.features import BANDS_PER_SECOND, Sound, excerpt, pair
 from umtlib.evaluation.pitch import correlation
 from umtlib.evaluation.transcriber import Note
 
@@ -83,20 +83,11 @@ def flutter(level: np.ndarray, held: Sequence[slice]) -> float | None:
         for gap in held
         for first in range(gap.start, gap.stop - _PIECE + 1, _PIECE)
     ]
-    if not pieces:
-        return None
-    return float(np.sqrt((scipy.signal.detrend(pieces) ** 2).mean()))
-
-
-def level_corr(truth: np.ndarray, estimate: np.ndarray) -> float:
-    """Return the correlation of two levels, shape (F,), in [-1, 1]; 0 if one never moves."""
-    return correlation(truth - truth.mean(), estimate - estimate.mean())
+    return float(np.sqrt((scipy.signal.detrend(pieces) ** 2).mean())) if pieces else None
 
 
 def evaluate(
-    truth: np.ndarray | Excerpt | None,
-    estimate: np.ndarray | Excerpt,
-    score: Sequence[Note] | None,
+    truth: Sound | None, estimate: Sound, score: Sequence[Note] | None
 ) -> dict[str, float | None]:
     """Measure a translation's course in time, beside the true rendering and the notes, if known."""
     estimate = excerpt(estimate)
@@ -110,5 +101,5 @@ def evaluate(
     if truth is not None:
         truth, estimate = pair(truth, estimate)
         found["onset_f_truth"] = onset_f(attacks(truth.bands)[0], times)
-        found["level_corr"] = level_corr(truth.level, estimate.level)
+        found["level_corr"] = correlation(*(x.level - x.level.mean() for x in (truth, estimate)))
     return found

@@ -1,8 +1,8 @@
 """What the metrics listen with: spectra, chroma and pitch of an excerpt, each computed once.
 
-Conventions: 16 kHz; every excerpt is brought to the common level, so no metric depends on gain; one
-shorter than 2,048 samples is padded with silence. Frames are 256 samples (16 ms) apart and centred,
-except for `Excerpt.contour` (512) and `Excerpt.bands` (160).
+Conventions: 16 kHz; every excerpt is brought to the common level, so no metric depends on gain.
+Frames are 256 samples (16 ms) apart and centred, except for `Excerpt.contour` (512) and
+`Excerpt.bands` (160).
 """
 
 from dataclasses import dataclass
@@ -39,9 +39,8 @@ class Excerpt:
     def contour(self) -> np.ndarray:
         """Frequency of the strongest spectral peak, Hz, 0 where there is none, shape (F512,)."""
         # The "pitch tracker of librosa" when the paper was written; 150 to 4000 Hz, window 2048.
-        pitches, magnitudes = librosa.piptrack(
-            y=self.waveform, sr=SAMPLE_RATE, hop_length=CONTOUR_HOP
-        )
+        wave, hop = self.waveform, CONTOUR_HOP
+        pitches, magnitudes = librosa.piptrack(y=wave, sr=SAMPLE_RATE, hop_length=hop)
         return pitches[magnitudes.argmax(axis=0), np.arange(pitches.shape[1])]
 
     @cached_property
@@ -93,13 +92,13 @@ class Excerpt:
         return librosa.feature.mfcc(S=self.log_mel, n_mfcc=33)[1:]
 
 
-def excerpt(waveform: np.ndarray | Excerpt) -> Excerpt:
+Sound = np.ndarray | Excerpt  # what the metrics take
+
+
+def excerpt(waveform: Sound) -> Excerpt:
     """Make an excerpt of a waveform, floats in [-1, 1] or int16 at 16 kHz, shape (T,), or of one.
 
-    Raises
-    ------
-    EvaluationError
-        If it is not such a waveform.
+    What is none raises EvaluationError. One of less than 2,048 samples is padded with silence.
     """
     if isinstance(waveform, Excerpt):
         return waveform
@@ -135,14 +134,8 @@ def mel(waveform: np.ndarray, bands: int, window: int, hop: int, floor_db: float
     return 10 * np.log10(power + 10 ** (floor_db / 10))
 
 
-def pair(reference: np.ndarray | Excerpt, estimate: np.ndarray | Excerpt) -> list[Excerpt]:
-    """Return two excerpts of one length, the longer one cut.
-
-    Raises
-    ------
-    EvaluationError
-        If their lengths differ by more than one latent frame (50 ms).
-    """
+def pair(reference: Sound, estimate: Sound) -> list[Excerpt]:
+    """Return two excerpts, the longer one cut; EvaluationError if they differ by over 50 ms."""
     sounds = excerpt(reference), excerpt(estimate)
     shorter, longer = sorted(len(sound.waveform) for sound in sounds)
     if longer - shorter > SAMPLE_RATE // 20:

@@ -37,8 +37,7 @@ def linear(inputs: np.ndarray, targets: np.ndarray):
 
     # Without a hidden layer the net is a logistic regression, of classes or of many labels at once.
     net = MLPClassifier((), solver="lbfgs", alpha=1e-3 * len(inputs), random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         return make_pipeline(StandardScaler(), net).fit(np.asarray(inputs, float), targets)
 
 
@@ -59,7 +58,7 @@ def best_threshold(scores: np.ndarray, cells: np.ndarray) -> float:
 
 
 def spread(tracks: Sequence[Track], most: int) -> Sequence[Track]:
-    """Return the tracks, or of more than ``most`` so many, evenly."""
+    """Return so many of the tracks, evenly, or all if there are no more."""
     return [tracks[i * len(tracks) // most] for i in range(most)] if len(tracks) > most else tracks
 
 
@@ -68,10 +67,7 @@ def stretches(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return some seconds of each domain as latents, (n, latent, F), and domains, int, (n,).
 
-    Raises
-    ------
-    EvaluationError
-        If the corpus has no second of a domain in the splits.
+    If the splits have no second of a domain, it raises EvaluationError.
     """
     frames = SAMPLE_RATE // model.config.encoder.pool
     found, labels = [], []
@@ -104,12 +100,9 @@ def evaluate(model: MusicTranslator, corpus: Corpus, *, seconds: float = 80) -> 
 
 
 def evaluate_notes(model: MusicTranslator, pairs: Sequence[Pair]) -> dict[str, float]:
-    """Try to read the notes from the latents of paired excerpts.
+    """Try to read the notes of paired excerpts from their latents.
 
-    Raises
-    ------
-    EvaluationError
-        If there are not the notes of two pieces.
+    If the notes of two pieces are not known, it raises EvaluationError.
     """
     pieces = sorted({pair.piece for pair in pairs if pair.notes})
     if len(pieces) < 2:
@@ -128,12 +121,10 @@ def evaluate_notes(model: MusicTranslator, pairs: Sequence[Pair]) -> dict[str, f
 
 def _frames(model: MusicTranslator, pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray]:
     """Return the latents with their neighbours, (n, 3 latent), and the cells, (n, pitches)."""
-    inputs, cells = [], []
-    for pair in pairs:
-        for name in pair.files:
-            z = translation.encode(model, excerpt(pair.audio(name)).waveform)[0]
-            wide = torch.nn.functional.pad(z, (1, 1))
-            inputs.append(torch.cat([wide[:, :-2], z, wide[:, 2:]]).T.numpy())
-            rate = SAMPLE_RATE / model.config.encoder.pool
-            cells.append(roll(pair.notes, z.shape[1], rate)[PITCHES].T)
+    inputs, cells, rate = [], [], SAMPLE_RATE / model.config.encoder.pool
+    for pair, name in [(one, name) for one in pairs for name in one.files]:
+        z = translation.encode(model, excerpt(pair.audio(name)).waveform)[0]
+        wide = torch.nn.functional.pad(z, (1, 1))
+        inputs.append(torch.cat([wide[:, :-2], z, wide[:, 2:]]).T.numpy())
+        cells.append(roll(pair.notes, z.shape[1], rate)[PITCHES].T)
     return np.concatenate(inputs).astype(float), np.concatenate(cells)

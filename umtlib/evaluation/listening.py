@@ -14,7 +14,6 @@ equal to their expectations), and enter the interval. Intervals are of 95 %. Not
 """
 
 import os
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -33,10 +32,7 @@ _PARTS = ("rater", "clip", "noise")  # of the variance
 def read(path: str | os.PathLike, columns: Sequence[str] | None = None) -> list[dict]:
     """Read a table of a listening test; by default of a lineup or, without ``answer``, of scores.
 
-    Raises
-    ------
-    EvaluationError
-        If it has no line, a column or cell is missing, or a score is not in 1..5.
+    If it has no line, lacks a column or a cell, or a score is not in 1..5: EvaluationError.
     """
 
     def wanted(found: Collection[str]) -> Sequence[str]:
@@ -46,12 +42,11 @@ def read(path: str | os.PathLike, columns: Sequence[str] | None = None) -> list[
     if not rows:
         raise EvaluationError(f"{path} has no line that is filled in")
     for number, row in rows:
+        where = f"{path}, line {number}:"
         if missing := [name for name in wanted(row) if not row[name]]:
-            raise EvaluationError(
-                f"{path}, line {number}: no {missing[0]}; fill it in, or remove the line"
-            )
+            raise EvaluationError(f"{where} no {missing[0]}; fill it in, or remove the line")
         if "score" in wanted(row):
-            row["score"] = _score(row["score"], f"{path}, line {number}")
+            row["score"] = _score(row["score"], where)
     return [row for _, row in rows]
 
 
@@ -67,7 +62,7 @@ def _score(text: str, where: str) -> float:
             return score
     except ValueError:
         pass
-    raise EvaluationError(f"{where}: score {text!r} is no number from 1 to 5")
+    raise EvaluationError(f"{where} score {text!r} is no number from 1 to 5")
 
 
 def variances(scores: np.ndarray, raters: np.ndarray, clips: np.ndarray) -> dict[str, float]:
@@ -126,21 +121,21 @@ def screen(ratings: Sequence[Mapping], least: float = 0.25) -> list[str]:
     clip and system is below ``least``. Who gives everything one score, while the others tell
     systems and clips apart, is left out too. Who shares fewer than three of them with others stays.
     """
-    everyone: dict[tuple, np.ndarray] = defaultdict(lambda: np.zeros(2))  # sum and number
-    by_rater: dict[str, dict] = defaultdict(lambda: defaultdict(lambda: np.zeros(2)))
-    for rating in ratings:
-        key, score = (rating["clip"], rating["system"]), (rating["score"], 1)
-        everyone[key] += score
-        by_rater[rating["rater"]][key] += score
+    raters, who = np.unique([rating["rater"] for rating in ratings], return_inverse=True)
+    items = [(rating["clip"], rating["system"]) for rating in ratings]
+    places = {item: place for place, item in enumerate(dict.fromkeys(items))}
+    sums, numbers = np.zeros((2, len(raters), len(places)))
+    cells = who, [places[item] for item in items]
+    np.add.at(sums, cells, [rating["score"] for rating in ratings])
+    np.add.at(numbers, cells, 1)
     bad = []
-    for rater, own in sorted(by_rater.items()):
-        mine, all_ = np.array(list(own.values())), np.array([everyone[key] for key in own])
-        shared = all_[:, 1] > mine[:, 1]
-        (sums, numbers), (rest, others) = mine[shared].T, (all_ - mine)[shared].T
-        both = np.array([sums / numbers, rest / others])
-        if shared.sum() < 3 or np.ptp(both[1]) < 1e-9:
+    for rater, own, number in zip(raters.tolist(), sums, numbers, strict=True):
+        rest, others = sums.sum(axis=0) - own, numbers.sum(axis=0) - number
+        shared = (number > 0) & (others > 0)
+        mine, theirs = own[shared] / number[shared], rest[shared] / others[shared]
+        if shared.sum() < 3 or np.ptp(theirs) < 1e-9:
             continue
-        if np.ptp(both[0]) < 1e-9 or np.corrcoef(both)[0, 1] < least:
+        if np.ptp(mine) < 1e-9 or np.corrcoef(mine, theirs)[0, 1] < least:
             bad.append(rater)
     return bad
 
@@ -149,8 +144,7 @@ def evaluate(ratings: Sequence[Mapping]) -> dict:
     """Analyse scores: ``screened`` raters, ``systems`` and ``groups``, if every rating has one."""
     left_out = screen(ratings)
     kept = [rating for rating in ratings if rating["rater"] not in left_out]
-    grouped = all(rating.get("group") for rating in ratings)
-    groups = _by("group", kept) if grouped else {}
+    groups = _by("group", kept) if all(rating.get("group") for rating in ratings) else {}
     return {
         "screened": left_out,
         "systems": _opinions(kept),
@@ -163,10 +157,8 @@ def _opinions(ratings: Sequence[Mapping]) -> dict[str, dict]:
 
 
 def _by(field: str, ratings: Sequence[Mapping]) -> dict[str, list[Mapping]]:
-    parts = defaultdict(list)
-    for rating in ratings:
-        parts[rating[field]].append(rating)
-    return dict(sorted(parts.items()))
+    names = sorted({rating[field] for rating in ratings})
+    return {name: [rating for rating in ratings if rating[field] == name] for name in names}
 
 
 def lineup(answers: Sequence[Mapping], domains: Sequence[str]) -> dict:

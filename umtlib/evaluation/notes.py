@@ -18,13 +18,13 @@ import mir_eval
 import numpy as np
 
 from umtlib.evaluation import transcriber
-from umtlib.evaluation.features import Excerpt, excerpt
+from umtlib.evaluation.features import Sound, excerpt
 from umtlib.evaluation.transcriber import FRAMES_PER_SECOND, Note
 
 METRICS = ("note_f", "frame_f", "melody", "melody_chroma")
 
 
-def transcribe(sound: np.ndarray | Excerpt) -> list[Note]:
+def transcribe(sound: Sound) -> list[Note]:
     """Estimate the notes of a waveform; (onset, offset, pitch) by pitch, then time."""
     return transcriber.load().transcribe(sound)
 
@@ -69,9 +69,7 @@ def melody_accuracy(score: Sequence[Note], frequencies: np.ndarray) -> tuple[flo
     return pitch, chroma
 
 
-def evaluate(
-    score: Sequence[Note], estimate: np.ndarray | Excerpt, melody: bool = False
-) -> dict[str, float]:
+def evaluate(score: Sequence[Note], estimate: Sound, melody: bool = False) -> dict[str, float]:
     """Look for the notes of a score in a waveform; of a ``melody`` no two sound together."""
     sound = excerpt(estimate)
     found, frames = transcribe(sound), sound.constant_q.shape[1]

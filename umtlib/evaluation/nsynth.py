@@ -13,7 +13,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, product
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +36,7 @@ _NAME = re.compile(r"(?P<instrument>.+)-(?P<pitch>\d{3})-(?P<velocity>\d{3})\.wa
 def find_notes(folder: str | os.PathLike) -> dict[str, dict[int, Path]]:
     """Return the notes in a folder, by instrument and pitch; of velocities, the nearest to 100.
 
-    Raises
-    ------
-    EvaluationError
-        If there are none.
+    If there are none, it raises EvaluationError.
     """
     named = [(m, path) for path in Path(folder).rglob("*.wav") if (m := _NAME.fullmatch(path.name))]
     if not named:
@@ -73,11 +70,7 @@ def embeddings(
     """Return the pitches that all of some instruments have, and by instrument (pitches, D).
 
     By default the instruments are the paper's, if they are there, and otherwise the first four.
-
-    Raises
-    ------
-    EvaluationError
-        If they share no two pitches.
+    If they share no two pitches, it raises EvaluationError.
     """
     notes = find_notes(folder)
     if names is None:
@@ -94,10 +87,8 @@ def embeddings(
 
 def evaluate(pitches: Sequence[int], found: dict[str, np.ndarray]) -> dict:
     """Compare what `embeddings` returns, pairwise and each with itself: a row for each pair."""
-    pairs = [
-        {"first": first, "second": second} | agreement(found[first], found[second])
-        for first, second in combinations_with_replacement(found, 2)
-    ]
+    both = combinations_with_replacement(found, 2)
+    pairs = [{"first": a, "second": b} | agreement(found[a], found[b]) for a, b in both]
     return {"pitches": list(pitches), "pairs": pairs}
 
 
@@ -107,16 +98,13 @@ def plot(pitches: Sequence[int], found: dict[str, np.ndarray], *, centred: bool 
     figure = Figure(figsize=(2.4 * count, 2.4 * count), layout="constrained")
     grid = figure.subplots(count, count, squeeze=False, sharex=True, sharey=True)
     some = slice(None, None, math.ceil(len(pitches) / 6))
-    ticks = np.arange(len(pitches))[some], list(pitches)[some]
-    for row, (first, a) in zip(grid, found.items(), strict=True):
-        for axes, (second, b) in zip(row, found.items(), strict=True):
-            shown = cosines(a, b, centred=centred)
-            image = axes.imshow(shown, vmin=-1, vmax=1, origin="lower")
-            axes.set_xticks(*ticks)
-            axes.set_yticks(*ticks)
-            if axes.get_subplotspec().is_first_row():
-                axes.set_title(second, fontsize=8)
-            if axes.get_subplotspec().is_first_col():
-                axes.set_ylabel(first, fontsize=8)
+    places, names = np.arange(len(pitches))[some], list(pitches)[some]
+    for axes, (first, second) in zip(grid.flat, product(found, repeat=2), strict=True):
+        shown = cosines(found[first], found[second], centred=centred)
+        image = axes.imshow(shown, vmin=-1, vmax=1, origin="lower")
+    axes.set(xticks=places, xticklabels=names, yticks=places, yticklabels=names)  # as all
+    for name, top, left in zip(found, grid[0], grid[:, 0], strict=True):
+        top.set_title(name, fontsize=8)
+        left.set_ylabel(name, fontsize=8)
     figure.colorbar(image, ax=grid, label="cosine", shrink=0.6)
     return figure

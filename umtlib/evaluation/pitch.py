@@ -19,7 +19,7 @@ section 4.1. Notebook: ``08_evaluation``.
 import librosa
 import numpy as np
 
-from umtlib.evaluation.features import CONTOUR_HOP, HOP, Excerpt, pair
+from umtlib.evaluation.features import CONTOUR_HOP, HOP, Sound, pair
 
 MOST_SHIFT = 10  # frames of piptrack's contour
 METRICS = ("chroma", "pyin_ncc", "pyin_dtw", "ncc_centred", "dtw_centred", "ncc", "dtw")
@@ -73,13 +73,8 @@ def tune(hertz: np.ndarray) -> np.ndarray:
     return semitones
 
 
-def evaluate(
-    reference: np.ndarray | Excerpt, estimate: np.ndarray | Excerpt, melody: bool = False
-) -> dict[str, float]:
-    """Compare the pitch of an input and its translation, equally long.
-
-    If it is a ``melody``, no two notes sound together.
-    """
+def evaluate(reference: Sound, estimate: Sound, melody: bool = False) -> dict[str, float]:
+    """Compare the pitch of an input and its translation; of a ``melody`` no two notes overlap."""
     reference, estimate = pair(reference, estimate)
     a, b = reference.contour, estimate.contour
     centred = a - a.mean(), b - b.mean()

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 _COLOURS = {"translation": "tab:blue", "input": "tab:orange", "truth": "tab:green"}
+_TRUTH = {"log_mel": "log-mel distance, dB", "timbre": "timbre distance"}
 
 
 def draw(report: Mapping) -> dict[str, Figure]:
@@ -14,28 +15,26 @@ def draw(report: Mapping) -> dict[str, Figure]:
     figures = {"systems": systems(found["systems"])}
     if found.get("recogniser"):
         figures["recogniser"] = confusion(found["recogniser"])
-    if any(found["systems"]["translation"][metric] is not None for metric in ("log_mel", "timbre")):
+    if any(found["systems"]["translation"][metric] is not None for metric in _TRUTH):
         figures["truth"] = truth(found["pairs"])
     return figures
 
 
 def truth(pairs: Mapping) -> Figure:
     """Draw, per target, how near translation and input are to the truth; each point is a source."""
-    metrics = {"log_mel": "log-mel distance, dB", "timbre": "timbre distance"}
     targets = list(next(iter(pairs.values())))
     figure = Figure(figsize=(11, 4), layout="constrained")
-    for axes, (metric, title) in zip(figure.subplots(1, 2), metrics.items(), strict=True):
+    for axes, (metric, title) in zip(figure.subplots(1, 2), _TRUTH.items(), strict=True):
         for offset, (system, colour) in zip((0, -0.22, 0.22), _COLOURS.items(), strict=True):
             points = [
-                (place + offset, cells[target][system][metric])
-                for place, target in enumerate(targets)
+                (targets.index(target) + offset, value)
                 for source, cells in pairs.items()
-                if source != target and cells[target][system][metric] is not None
+                for target, cell in cells.items()
+                if source != target and (value := cell[system][metric]) is not None
             ]
             axes.plot(*np.reshape(points, (-1, 2)).T, "o", color=colour, ms=4, label=system)
         axes.set_xticks(range(len(targets)), targets, rotation=30, ha="right", fontsize=8)
-        axes.set_ylim(bottom=0)
-        axes.set_ylabel(title)
+        axes.set(ylim=(0, None), ylabel=title)
     axes.legend(fontsize=8)
     return figure
 
@@ -43,15 +42,14 @@ def truth(pairs: Mapping) -> Figure:
 def confusion(found: Mapping) -> Figure:
     """Draw the recogniser's confusion matrices, one per system."""
     figure = Figure(figsize=(5.2 * len(found), 4.6), layout="constrained")
-    for axes, (system, result) in zip(
-        figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True
-    ):
+    row = figure.subplots(1, len(found), squeeze=False)[0]
+    for axes, (system, result) in zip(row, found.items(), strict=True):
         names, counts = result["domains"], np.array(result["confusion"])
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         axes.imshow(shares, vmin=0, vmax=1)
-        for (row, column), count in np.ndenumerate(counts):
-            ink = "k" if shares[row, column] > 0.6 else "w"
-            axes.text(column, row, count, ha="center", va="center", color=ink, fontsize=8)
+        for (y, x), count in np.ndenumerate(counts):
+            ink = "k" if shares[y, x] > 0.6 else "w"
+            axes.text(x, y, count, ha="center", va="center", color=ink, fontsize=8)
         axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
         axes.set_yticks(range(len(names)), names, fontsize=8)
         axes.set_title(f"{system}: target (rows), called (columns)", fontsize=9)
@@ -65,9 +63,9 @@ def systems(found: Mapping) -> Figure:
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
     for place, (system, values) in enumerate(found.items()):
-        heights = [np.nan if values[m] is None else values[m] for m in metrics]
         axes.bar(
-            np.arange(len(metrics)) + 0.11 * (place - 3), heights, 0.1, label=system,
+            np.arange(len(metrics)) + 0.11 * (place - 3),
+            [np.nan if values[m] is None else values[m] for m in metrics], 0.1, label=system,
             hatch=("", "//", "..", "xx", "--", "oo", "\\\\")[place % 7], edgecolor="white",
         )  # fmt: skip
     axes.axhline(0, color="k", lw=0.5)

@@ -24,7 +24,7 @@ from scipy.special import softmax
 from umtlib import files
 from umtlib.audio import SAMPLE_RATE
 from umtlib.errors import EvaluationError
-from umtlib.evaluation.features import HOP, Excerpt, excerpt
+from umtlib.evaluation.features import HOP, Sound, excerpt
 
 SHIPPED = Path(__file__).parents[1] / "pretrained" / "domain-recogniser"
 WEIGHTS, CARD = "recogniser.safetensors", "card.json"
@@ -59,21 +59,21 @@ class Recogniser(Net):
 
     domains: tuple[str, ...]
 
-    def embed(self, sound: np.ndarray | Excerpt) -> np.ndarray:
+    def embed(self, sound: Sound) -> np.ndarray:
         """Return the embedding of each window, shape (windows, 24)."""
         return (windows(sound) - self.mean) / self.scale @ self.hidden.T + self.hidden_bias
 
-    def by_window(self, sound: np.ndarray | Excerpt) -> np.ndarray:
+    def by_window(self, sound: Sound) -> np.ndarray:
         """Return the probability of each domain in each window, shape (windows, K)."""
         logits = np.tanh(self.embed(sound)) @ self.output.T + self.output_bias
         return softmax(logits, axis=1)[:, : len(self.domains)]
 
-    def probabilities(self, sound: np.ndarray | Excerpt) -> np.ndarray:
+    def probabilities(self, sound: Sound) -> np.ndarray:
         """Return the probability of each domain, shape (K,); what lacks to 1 is that of none."""
         return self.by_window(sound).mean(axis=0)
 
 
-def windows(sound: np.ndarray | Excerpt, step: float = 1.0) -> np.ndarray:
+def windows(sound: Sound, step: float = 1.0) -> np.ndarray:
     """Return the statistics of every window of two seconds, shape (windows, D)."""
     heard = excerpt(sound).coded
     last = max(1, heard.mfcc.shape[1] - _FRAMES + 1)
@@ -123,13 +123,7 @@ def evaluate(wanted: Sequence[str], called: Sequence[str], domains: Sequence[str
 
 
 def load(folder: str | os.PathLike = SHIPPED) -> Recogniser:
-    """Load a recogniser, by default the shipped one.
-
-    Raises
-    ------
-    EvaluationError
-        If there is none, or a file is damaged.
-    """
+    """Load a recogniser, by default the shipped one; EvaluationError if none can be read."""
     folder = Path(folder)
     try:
         domains = tuple(files.read_json(folder / CARD)["domains"])

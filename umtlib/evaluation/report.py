@@ -7,7 +7,7 @@ allow to measure is left out, by name. Notebook: ``08_evaluation``.
 """
 
 import os
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
@@ -66,32 +66,16 @@ def evaluate(
     listener: str | os.PathLike = recogniser.SHIPPED,
     progress: Progress = lambda *_: None,
 ) -> dict:
-    """Translate the excerpts of a corpus with a model, and measure everything.
+    """Translate the excerpts of a corpus with a model, and measure everything; return the report.
 
-    Processes that ``torchrun`` started share the excerpts; the first of them does all the rest.
+    The folder ``data`` is a corpus with paired excerpts, or with held-out tracks of the model's
+    domains. The new folder ``out`` gets ``report.json``, ``report.md``, ``rows.csv`` and plots.
+    Temperature, seed and backend are as in `umtlib.translate`, whose output for this seed is what
+    is measured. Of a model to ``compare`` latent and freedom are measured beside. ``single_notes``
+    are notes in NSynth's format; ``listener`` is the folder of a recogniser.
 
-    Parameters
-    ----------
-    data : path
-        A corpus folder: with paired excerpts, or with held-out tracks of the model's domains.
-    out : path
-        New folder for ``report.json``, ``report.md``, ``rows.csv`` and plots.
-    excerpts : int, optional
-        Use so many, spread over the sources; by default all.
-    temperature, seed, backend
-        As in `umtlib.translate`, whose output for this seed is what is measured.
-    name : str
-        What the report calls the model.
-    compare : MusicTranslator, optional
-        Another model, of which latent and freedom are measured beside.
-    single_notes, listener : path
-        Notes in NSynth's format, if their embeddings are to be compared; folder of a recogniser.
-
-    Returns
-    -------
-    dict
-        The report, plain JSON; ``left_out`` says what was not measured, and why. In other processes
-        than the first it is empty.
+    Processes that ``torchrun`` started share the excerpts; the first of them does all the rest, and
+    the others return an empty report.
     """
     with (
         join(torch.device("cpu"), _PATIENCE) as team,
@@ -156,22 +140,14 @@ def measure(
     progress: Progress = lambda *_: None,
     team: Team = Team(),
 ) -> tuple[list[dict], dict]:
-    """Measure translations and the stand-ins: one row per system, excerpt and target.
+    """Measure translations and the stand-ins; the processes of a team take a share each.
 
-    The translations, (T,), were ``made`` by whatever it was, by excerpt's id and target. The
-    recogniser is asked if it knows the domains. The corpus's held-out tracks are the reference set
-    of the Frechet distance. The processes of a team measure a share of the excerpts each.
+    The translations, (T,), were ``made`` by whatever it was, by excerpt's id and target; if one is
+    missing or of the wrong length, it raises EvaluationError. The recogniser is asked if it knows
+    the domains. The corpus's held-out tracks are the reference set of the Frechet distance.
 
-    Returns
-    -------
-    tuple of (list of dict, dict)
-        The rows, with those of `METRICS` that apply and ``called``, what the recogniser takes it
-        for; and what the report says of them.
-
-    Raises
-    ------
-    EvaluationError
-        If a translation is missing or of the wrong length.
+    Gives a row per system, excerpt and target, with those of `METRICS` that apply and ``called``,
+    what the recogniser takes it for; and what the report says of the rows.
     """
     known = judge if {*domains} <= {*judge.domains} else None
     render = lru_cache(32)(lambda place, name: excerpt(pairs[place].audio(name)))
@@ -179,27 +155,22 @@ def measure(
     for done, place in enumerate(mine, start=1):
         found[place] = [*_rows(place, pairs, domains, made, known, render)]
         progress("measuring", done, len(mine))
-    measured = {place: some for part in team.gather(found) for place, some in part.items()}
-    rows = [row for place in sorted(measured) for row in measured[place]]
-    embedded = defaultdict(list)
-    for row in rows:
-        embedding = row.pop("embedding", None)
-        if embedding is not None and row["source"] != row["target"]:
-            embedded[row["target"], row["system"]].append(embedding)
+    everyones = ChainMap(*team.gather(found))
+    rows = [row for place in sorted(everyones) for row in everyones[place]]
     results = summarise(rows, domains, known) | {"left_out": _left_out(pairs, domains, known)}
     if corpus and known:
-        results["frechet"] = _frechet(corpus, domains, known, embedded)
+        results["frechet"] = _frechet(corpus, domains, known, rows)
     return rows, results
 
 
 def _left_out(pairs: Sequence[Pair], domains: Sequence[str], known) -> dict[str, str]:
     """Return what cannot be measured, and why."""
-    rendered = all(domain in pair.files for pair in pairs for domain in domains)
     asked = (
         (known, "recognised, certainty, timbre, Frechet distance",
          "the recogniser does not know these domains; scripts/fit_listeners.py fits one"),
-        (rendered, "log_mel, timbre, chroma_cosine, onset_f_truth, level_corr, stand-ins of the "
-         "true rendering", "there is none in these domains"),
+        (all({*domains} <= {*pair.files} for pair in pairs), "log_mel, timbre, chroma_cosine, "
+         "onset_f_truth, level_corr, stand-ins of the true rendering",
+         "there is none in these domains"),
         (all(pair.notes for pair in pairs), "note_f, frame_f, melody, onset_f, decay, flutter",
          "the notes of the excerpts are not known"),
     )  # fmt: skip
@@ -247,17 +218,20 @@ def wrong(place: int, pairs: Sequence[Pair], target: str, render: Callable) -> d
     return found | ({"wrong_domain": render(place, third[0])} if third else {})
 
 
-def _frechet(corpus: Corpus, domains: Sequence[str], judge, embedded: Mapping) -> dict:
-    results = {}
+def _frechet(corpus: Corpus, domains: Sequence[str], judge, rows: Sequence[Mapping]) -> dict:
+    results, embedded = {}, defaultdict(list)
+    for row in rows:
+        if row["source"] != row["target"]:
+            embedded[row["target"], row["system"]].append(row["embedding"])
     for target in domains:
         tracks = corpus.select(target, "val") + corpus.select(target, "test")
         if (target, "translation") not in embedded or not tracks:
             continue  # every excerpt comes from this domain, or nothing was held out
         heard = [judge.embed(corpus.audio(track)) for track in latent.spread(tracks, 400)]
         results[target] = {
-            system: frechet.evaluate(np.concatenate(heard), np.concatenate(embeddings))
+            system: frechet.evaluate(np.concatenate(heard), np.concatenate(found))
             for system in SYSTEMS
-            if (embeddings := embedded.get((target, system)))
+            if (found := embedded.get((target, system)))
         }
     return results
 

@@ -46,18 +46,12 @@ def opinion(
     """Write a pack for a test of opinion scores: excerpts of a corpus, translated to one domain.
 
     By default all that come from other domains are used, or else so many, spread over the sources;
-    the settings are those of `umtlib.evaluation.translations.translate_pairs`.
-
-    Raises
-    ------
-    EvaluationError
-        If the target is no domain of the model, or no excerpt is left.
+    the settings are those of `umtlib.evaluation.translations.translate_pairs`. If the target is no
+    domain of the model, or no excerpt is left, it raises EvaluationError.
     """
+    if target not in model.domains:
+        raise EvaluationError(f"{target!r}: a pack has one target, of {', '.join(model.domains)}")
     with files.new_folder(out, EvaluationError) as part:
-        if target not in model.domains:
-            raise EvaluationError(
-                f"{target!r}: a pack has one target, of {', '.join(model.domains)}"
-            )
         pairs = choose([pair for pair in excerpts_of(data) if pair.source != target], excerpts)
         made = translate_pairs(model, pairs, (target,), seed=seed, **settings)
         clips = {}
@@ -93,21 +87,22 @@ def write_opinion(clips: Clips, folder: Path, groups: Mapping[str, str], seed: i
     Clips have waveforms by system. From ``"truth"``, where there is one, ``"mulaw"`` and ``"low"``
     are made; ``"source"`` is also given openly. The seed is that of the order.
     """
-    stimuli, open_sources, keys, sheet = [], {}, [], []
+    stimuli, opened, keys, sheet = [], {}, [], []
     for number, (clip, systems) in enumerate(clips.items()):
-        if "source" in systems:
-            open_sources[clip] = f"source-{number:02d}.wav"
-            audio.write(folder / open_sources[clip], excerpt(systems["source"]).waveform)
-        stimuli += [(clip, system, sound) for system, sound in systems.items()]
-        if "truth" in systems:
-            true = excerpt(systems["truth"])
-            stimuli += [(clip, "mulaw", true.coded), (clip, "low", low(true.waveform))]
+        sounds = {system: excerpt(sound) for system, sound in systems.items()}
+        if "source" in sounds:
+            opened[clip] = f"source-{number:02d}.wav"
+            audio.write(folder / opened[clip], sounds["source"].waveform)
+        if "truth" in sounds:
+            true = sounds["truth"]
+            sounds |= {"mulaw": true.coded, "low": excerpt(low(true.waveform))}
+        stimuli += [(clip, system, sound) for system, sound in sounds.items()]
     for number, place in enumerate(np.random.default_rng(seed).permutation(len(stimuli))):
         clip, system, sound = stimuli[place]
         name = f"{number:03d}.wav"
-        audio.write(folder / name, excerpt(sound).waveform)
+        audio.write(folder / name, sound.waveform)
         keys.append((name, clip, groups[clip], system))
-        sheet.append(("", name, open_sources.get(clip, ""), ""))
+        sheet.append(("", name, opened.get(clip, ""), ""))
     write_csv(folder / KEY, OPINION_KEY, keys)
     write_csv(folder / SHEET, OPINION_SHEET, sheet)
 
@@ -134,35 +129,28 @@ def write_lineup(clips: Clips, folder: Path, sources: Mapping[str, str], seed: i
 def unblind(key: str | os.PathLike, sheets: Sequence[str | os.PathLike]) -> list[dict]:
     """Join the filled-in sheets of a pack, of either kind, with its key, for `listening`.
 
-    Lines that nobody answered must be removed.
-
-    Raises
-    ------
-    EvaluationError
-        If a sheet names what is not in the key.
+    Lines that nobody answered must be removed. If a sheet names what is not in the key, it raises
+    EvaluationError.
     """
-    is_lineup = bool(choices(key))
-    rows = listening.read(key, LINEUP_KEY if is_lineup else OPINION_KEY)
-    if is_lineup:
+    if choices(key):
         columns, item = LINEUP_SHEET, ("lineup", "answer")
         known = {
             (row["lineup"], row["number"]):
                 {"clip": row["clip"], "domain": row["domain"], "answer": row["heard"]}
-            for row in rows
+            for row in listening.read(key, LINEUP_KEY)
         }  # fmt: skip
     else:
         columns, item = ("rater", "stimulus", "score"), ("stimulus",)
+        rows = listening.read(key, OPINION_KEY)
         known = {(row["stimulus"],): {name: row[name] for name in OPINION_KEY[1:]} for row in rows}
     found = []
-    for sheet in sheets:
-        for row in listening.read(sheet, columns):
-            wanted = tuple(row[name] for name in item)
-            if wanted not in known:
-                raise EvaluationError(
-                    f"{sheet}: {'-'.join(wanted)!r} is not in {key}; is it the key of this pack?"
-                )
-            given = {name: row[name] for name in ("rater", "score") if name in row}
-            found.append(given | known[wanted])
+    for sheet, row in [(one, row) for one in sheets for row in listening.read(one, columns)]:
+        if (wanted := tuple(row[name] for name in item)) not in known:
+            raise EvaluationError(
+                f"{sheet}: {'-'.join(wanted)!r} is not in {key}; is it the key of this pack?"
+            )
+        given = {name: row[name] for name in ("rater", "score") if name in row}
+        found.append(given | known[wanted])
     return found
 
 

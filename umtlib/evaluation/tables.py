@@ -45,15 +45,15 @@ def tables(report: Mapping) -> str:
     """Return a report (`umtlib.evaluation.report.evaluate`) as Markdown."""
     results = report["results"]
     left_out = "\n".join(f"- left out: {name}: {why}" for name, why in report["left_out"].items())
-    parts = [
+    parts = (
         f"# Evaluation of {report['model'] or 'a model'}",
         f"{results['excerpts']} excerpts; temperature {report['temperature']}, seed "
         f"{report['seed']}; umtlib {report['umtlib']}. A dash: not applicable.",
-        *([left_out] if left_out else []),
+        left_out,
         *measured(results),
         *_probes(report),
-    ]
-    return "\n\n".join(parts) + "\n"
+    )
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def measured(results: Mapping) -> list[str]:
@@ -102,15 +102,16 @@ def _to_piano(pairs: Mapping) -> list[str]:
     groups = {g: pairs[g][PAPER_TARGET] for g in PAPER if PAPER_TARGET in pairs.get(g, {})}
     if not groups:
         return []
+    shown = "{:.2f} / {:.2f}".format
     rows = [
-        (f"paper: {who}", *("{:.2f} / {:.2f}".format(*PAPER[g][place]) for g in groups))
+        (f"paper: {who}", *(shown(*PAPER[g][place]) for g in groups))
         for place, who in enumerate(("E", "M", "A", "network"))
     ]
     kinds = (("", "ncc", "dtw"), (", centred", "ncc_centred", "dtw_centred"),
              (", pyin, melodies", "pyin_ncc", "pyin_dtw"))  # fmt: skip
     for (kind, *metrics), system in product(kinds, next(iter(groups.values()))):
         found = [[values[system][m] for m in metrics] for values in groups.values()]
-        cells = [None if None in two else "{:.2f} / {:.2f}".format(*two) for two in found]
+        cells = [None if None in two else shown(*two) for two in found]
         if any(cells):  # the pitch of some stand-ins is not asked for
             rows.append((system + kind, *cells))
     return ["## Conversion to piano, as in the paper: NCC / DTW", markdown(("", *groups), rows)]
@@ -142,12 +143,10 @@ def _recogniser(results: Mapping) -> list[str]:
 def _frechet(results: Mapping) -> list[str]:
     if not results:
         return []
-    systems, counts = list(next(iter(results.values()))), ("reference_windows", "windows")
-    rows = (
-        (target, *(found[systems[0]][name] for name in counts),
-         *(found[system]["distance"] for system in systems))
-        for target, found in results.items()
-    )  # fmt: skip
+    systems, counts, rows = next(iter(results.values())), ("reference_windows", "windows"), []
+    for target, found in results.items():
+        windows = (found["translation"][name] for name in counts)
+        rows.append((target, *windows, *(values["distance"] for values in found.values())))
     return [
         "## Frechet distance to the target domain",
         markdown(("target", "reference windows", "windows", *systems), rows),
@@ -160,19 +159,19 @@ def _frechet(results: Mapping) -> list[str]:
 def _probes(report: Mapping) -> list[str]:
     compared = {f"{k}, model compared": v for k, v in report.get("latent_compared", {}).items()}
     freedom = {"the model": "creativity", "the model compared": "creativity_compared"}
-    free = [(title, *report[name].values()) for title, name in freedom.items() if report.get(name)]
-    notes = [[*pair.values()] for pair in report.get("nsynth", {}).get("pairs", [])]
+    free = [(title, *report[name].values()) for title, name in freedom.items() if name in report]
+    notes = report.get("nsynth", {"pairs": []})["pairs"]
     found = {
         "The source domain in the latent":
-            (("accuracy", ""), [*(report.get("latent", {}) | compared).items()]),
+            (("accuracy", ""), (report.get("latent", {}) | compared).items()),
         "The notes in the latent, by a linear probe":
-            (("", ""), [*report.get("transcription", {}).items()]),
+            (("", ""), report.get("transcription", {}).items()),
         "Blending: the seam":
-            (("domain", "blend", "hard cut"), [[*x.values()] for x in report.get("blending", [])]),
+            (("domain", "blend", "hard cut"), [x.values() for x in report.get("blending", [])]),
         "How free the decoders are: chroma correlation of translations with their input (kept), "
         "and of those of two seeds (agreed)": (("", "kept", "agreed", "n"), free),
-        "Embeddings of single notes (cosines)":
-            ([*report["nsynth"]["pairs"][0]] if notes else (), notes),
+        "Embeddings of single notes (cosines)": ([*notes[0]] if notes else (),
+            [x.values() for x in notes]),
     }  # fmt: skip
     tables = ((f"## {title}", markdown(*table)) for title, table in found.items() if table[1])
     return [part for parts in tables for part in parts]
@@ -180,26 +179,22 @@ def _probes(report: Mapping) -> list[str]:
 
 def opinion(found: Mapping) -> str:
     """Return `umtlib.evaluation.listening.evaluate` as Markdown: per group like the paper's."""
-    groups, parts = found["groups"], []
+    groups, systems, parts = found["groups"].values(), found["systems"], []
     if groups:
-        cells = (
-            (name, *(_mean_sd(systems.get(name)) for systems in groups.values()))
-            for name in found["systems"]
-        )
-        parts = ["Mean and SD, by group", markdown(("", *groups), cells)]
-    rows = [
+        cells = ((name, *(_mean_sd(group.get(name)) for group in groups)) for name in systems)
+        parts = ["Mean and SD, by group", markdown(("", *found["groups"]), cells)]
+    rows = (
         (name, result["n"], _mean_sd(result), result["naive"], result["interval"])
-        for name, result in found["systems"].items()
-    ]
+        for name, result in systems.items()
+    )
     header = ("", "n", "mean±SD", "± if ratings were independent", "± raters and clips sampled")
     screened = ", ".join(found["screened"]) or "nobody"
     return "\n\n".join([*parts, "All ratings", markdown(header, rows), f"Left out: {screened}."])
 
 
 def _mean_sd(result: Mapping | None) -> str | None:
-    if result is None or result["sd"] is None:
-        return None
-    return f"{result['mean']:.2f}±{result['sd']:.2f}"
+    known = result and result["sd"] is not None
+    return f"{result['mean']:.2f}±{result['sd']:.2f}" if known else None
 
 
 def lineup(found: Mapping) -> str:

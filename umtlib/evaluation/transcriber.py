@@ -20,7 +20,7 @@ from scipy.special import expit
 
 from umtlib.audio import SAMPLE_RATE
 from umtlib.evaluation import features, recogniser
-from umtlib.evaluation.features import Excerpt, excerpt
+from umtlib.evaluation.features import Sound, excerpt
 
 Note = tuple[float, float, float]  # onset and offset in seconds, MIDI pitch
 PITCHES = features.LOWEST + np.arange(74)  # E1 to F7: at least one overtone is below 6.3 kHz
@@ -44,7 +44,7 @@ class Transcriber(recogniser.Net):
         unit = np.maximum(seen @ weight.T + (self.hidden_bias - weight @ self.mean), 0)
         return expit(unit @ self.output.T + self.output_bias).T
 
-    def transcribe(self, sound: np.ndarray | Excerpt) -> list[Note]:
+    def transcribe(self, sound: Sound) -> list[Note]:
         """Estimate the notes of a waveform; (onset, offset, pitch) by pitch, then time."""
         return [
             (first / FRAMES_PER_SECOND, last / FRAMES_PER_SECOND, float(pitch))
@@ -63,7 +63,7 @@ def _stretches(begins: np.ndarray, sounds: np.ndarray) -> Iterator[tuple[int, in
         yield first, max(min(last, following), first + _APART)
 
 
-def cells(sound: np.ndarray | Excerpt) -> Iterator[np.ndarray]:
+def cells(sound: Sound) -> Iterator[np.ndarray]:
     """Yield for each of `PITCHES` what the net sees of it, float32, shape (F, D)."""
     sound, quiet = excerpt(sound), np.log10(_FLOOR)
     spectrum = np.log10(features.variable_q(sound.waveform, _GAMMA) + _FLOOR)

@@ -1,7 +1,6 @@
 """What reports and packs are made of: excerpts and their translations."""
 
 import os
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +36,9 @@ def excerpts_of(data: str | os.PathLike) -> list[Pair]:
     """Return a corpus's paired excerpts, or the middles of three held-out tracks of each domain."""
     if (Path(data) / PAIRS).is_file():
         return read_pairs(data)
-    corpus, held_out = Corpus(data), defaultdict(list)
-    for track in sorted(corpus.tracks, key=lambda track: -track.seconds):
-        if track.split != "train" and len(held_out[track.domain]) < 3:
-            held_out[track.domain].append(track)
-    tracks = [track for domain in sorted(held_out) for track in held_out[domain]]
+    corpus = Corpus(data)
+    held_out = sorted((t for t in corpus.tracks if t.split != "train"), key=lambda t: -t.seconds)
+    tracks = [t for name in corpus.domains for t in [t for t in held_out if t.domain == name][:3]]
     sounds = [corpus.audio(track) for track in tracks]
     length = min([round(PAIR_SECONDS * audio.SAMPLE_RATE), *map(len, sounds)])
     return [
@@ -61,10 +58,7 @@ def group(source: str) -> str:
 def choose(pairs: Sequence[Pair], number: int | None) -> list[Pair]:
     """Return so many pairs, taken from the groups of sources in turn; all if ``number`` is None.
 
-    Raises
-    ------
-    EvaluationError
-        If there are no pairs.
+    If there are none, it raises EvaluationError.
     """
     if not pairs:
         raise EvaluationError("no excerpt to evaluate: none is held out, or of another domain")

@@ -6,7 +6,8 @@ Conventions. All distances are between levelled excerpts, and 0 for a copy.
   floor 50 dB below the peaks). Wrong notes, wrong timbre and wrong timing all cost.
 * ``timbre``: Euclidean distance of the averages of the domain recogniser's hidden layer (24 values
   in [-1, 1]): *how* it sounds, with little regard of which notes are played.
-* ``chroma_cosine``: cosine of the pitch-class magnitudes per frame, averaged, in [0, 1].
+* ``chroma_cosine``: cosine of the pitch-class magnitudes per frame, averaged over the frames in
+  which the truth sounds, in [0, 1].
 
 Silence is at the distance of the floor. Notebook: ``08_evaluation``.
 """
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from umtlib.evaluation.features import Excerpt, pair
+from umtlib.evaluation.features import Sound, pair
 from umtlib.evaluation.pitch import mean_cosine
 from umtlib.evaluation.recogniser import Recogniser
 
@@ -33,9 +34,7 @@ def timbre_distance(truth: np.ndarray, estimate: np.ndarray) -> float:
 
 
 def timbre_table(
-    truths: Mapping[str, np.ndarray | Excerpt],
-    made: Mapping[str, np.ndarray | Excerpt],
-    judge: Recogniser,
+    truths: Mapping[str, Sound], made: Mapping[str, Sound], judge: Recogniser
 ) -> np.ndarray:
     """Return the timbre distances of one excerpt's translations to its true renderings, by domain.
 
@@ -48,19 +47,11 @@ def timbre_table(
     return np.array([[timbre_distance(b, a) for b in true] for a in heard])
 
 
-def chroma_cosine(truth: np.ndarray, estimate: np.ndarray, sounding: np.ndarray) -> float:
-    """Return the mean cosine of the frames, shape (12, F), in which the truth sounds, in [0, 1]."""
-    return mean_cosine(truth[:, sounding], estimate[:, sounding])
-
-
-def evaluate(
-    truth: np.ndarray | Excerpt, estimate: np.ndarray | Excerpt, judge: Recogniser | None
-) -> dict[str, float | None]:
+def evaluate(truth: Sound, estimate: Sound, judge: Recogniser | None) -> dict[str, float | None]:
     """Compare a translation with the true rendering; without a judge the timbre is None."""
-    truth, estimate = pair(truth, estimate)
-    points = [np.tanh(judge.embed(sound)) for sound in (truth, estimate)] if judge else None
+    both = true, heard = pair(truth, estimate)
     return {
-        "log_mel": spectral_distance(truth.log_mel, estimate.log_mel),
-        "timbre": timbre_distance(*points) if points else None,
-        "chroma_cosine": chroma_cosine(truth.chroma, estimate.chroma, truth.sounding),
+        "log_mel": spectral_distance(true.log_mel, heard.log_mel),
+        "timbre": timbre_distance(*(np.tanh(judge.embed(x)) for x in both)) if judge else None,
+        "chroma_cosine": mean_cosine(*(x.chroma[:, true.sounding] for x in both)),
     }
