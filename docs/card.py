@@ -22,7 +22,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from umtlib import checkpoint, runs
 from umtlib.config import SIX_DOMAINS
@@ -96,12 +95,9 @@ def publish(*folders: Path) -> None:
 
 
 def keep(report: Path) -> None:
-    """Keep of a report its text, two pictures, and averages in place of rows."""
+    """Keep of a report its text, and averages in place of rows."""
     REPORT.mkdir(exist_ok=True)
     shutil.copy(report / "report.md", REPORT)
-    for name in ("recogniser.png", "truth.png"):
-        picture = Image.open(report / name).convert("RGB").quantize(128)
-        picture.save(REPORT / name, optimize=True)
     about = json.loads((report / "report.json").read_text("utf-8"))
     about["excerpts"] = about["results"]["excerpts"]
     kept = {name: about[name] for name in ("model", "umtlib", "temperature", "seed", "excerpts")}

@@ -89,7 +89,7 @@ PERFECT = {
         {"organ": ORGAN, "piano": PIANO}, {"organ": PIANO, "piano": PIANO}, JUDGE) > 1,
         np.array([[True, False], [True, False]])),
     "onset_f": (lambda: dynamics.onset_f(*[dynamics.beginnings(SCORE)] * 2), 1),
-    "level_corr": (lambda: dynamics.level_corr(MELODY.level, MELODY.level), 1),
+    "level_corr": (lambda: dynamics.evaluate(MELODY, MELODY, None)["level_corr"], 1),
     "recogniser": (lambda: recogniser.evaluate("ab", "ab", "ab")["accuracy"], 1),
     "confusion": (lambda: recogniser.confusion("aab", "abb", "abc"),
                   np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]])),
@@ -114,7 +114,7 @@ EMPTY = {
     "notes of silence": (lambda: {*notes.evaluate(SCORE, SILENT, True).values()}, {0.0}),
     "note_f": (lambda: [notes.note_f([], []), notes.note_f(SCORE, []), notes.note_f([], SCORE)],
                [1, 0, 0]),
-    "chroma_cosine": (lambda: truth.chroma_cosine(*[np.ones((12, 2))] * 2, np.zeros(2, bool)), 0),
+    "chroma_cosine": (lambda: truth.evaluate(SILENT, MELODY, None)["chroma_cosine"], 0),
     "truth of nothing": (lambda: truth.evaluate(NOTHING, NOTHING, JUDGE)["log_mel"], 0),
     "time of silence": (lambda: [dynamics.evaluate(MELODY, SILENT, SCORE)[k] for k in
                                  ("attack", "onsets", "onset_f", "level_corr")], [None, 0, 0, 0]),

@@ -282,5 +282,6 @@ def write(report: dict, rows: Sequence[Mapping], out: Path, pictures: Mapping[st
     # Five digits: more of them differ from one run to the next.
     short = ([f"{x:.5g}" if isinstance(x, float) else x for x in line] for line in cells)
     tables.write_csv(out / "rows.csv", columns, short)
-    for name, figure in {**plots.draw(report), **pictures}.items():
+    pictures = {"systems": plots.systems(report["results"]["systems"]), **pictures}
+    for name, figure in pictures.items():
         figure.savefig(out / f"{name}.png", dpi=110)

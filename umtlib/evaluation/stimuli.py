@@ -1,7 +1,8 @@
 """What are listeners given? Blinded packs for a test of opinion scores and for a lineup.
 
 Conventions. A pack is a folder of levelled 16 kHz WAV files whose names tell nothing, ``sheet.csv``
-to be filled in (one copy per rater) and ``key.csv``, which is not for the raters.
+to be filled in (one copy per rater) and ``key.csv``, which is not for the raters. Its seed decides
+on the order.
 
 * **Opinion scores**: ``000.wav`` and so on, in random order; ``source-00.wav``..., the open source.
   Systems: translation, source, true rendering (the hidden reference), that through 8-bit mu-law and
@@ -54,11 +55,11 @@ def opinion(
     with files.new_folder(out, EvaluationError) as part:
         pairs = choose([pair for pair in excerpts_of(data) if pair.source != target], excerpts)
         made = translate_pairs(model, pairs, (target,), seed=seed, **settings)
-        clips = {}
-        for pair in pairs:
-            clips[pair.id] = {"source": pair.audio(), "translation": made[pair.id, target]}
-            if target in pair.files:
-                clips[pair.id]["truth"] = pair.audio(target)
+        clips = {
+            pair.id: {"source": pair.audio(), "translation": made[pair.id, target]}
+            | ({"truth": pair.audio(target)} if target in pair.files else {})
+            for pair in pairs
+        }
         write_opinion(clips, part, {pair.id: group(pair.source) for pair in pairs}, seed)
     return Path(out)
 
@@ -85,7 +86,7 @@ def write_opinion(clips: Clips, folder: Path, groups: Mapping[str, str], seed: i
     """Write the files of a test of opinion scores to a folder that is there.
 
     Clips have waveforms by system. From ``"truth"``, where there is one, ``"mulaw"`` and ``"low"``
-    are made; ``"source"`` is also given openly. The seed is that of the order.
+    are made; ``"source"`` is also given openly.
     """
     stimuli, opened, keys, sheet = [], {}, [], []
     for number, (clip, systems) in enumerate(clips.items()):

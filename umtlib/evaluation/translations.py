@@ -79,8 +79,8 @@ def translate_pairs(
 ) -> dict[tuple[str, str], np.ndarray]:
     """Translate excerpts, equally long, to every domain (or to those named), many at a time.
 
-    Gives by excerpt's id and domain what `umtlib.translate` gives, float32, (T,), but for the
-    rounding of sums: which codes are drawn can differ where two are about equally likely.
+    Gives by excerpt's id and domain what `umtlib.translate` brings to one level, float32, (T,), but
+    for the rounding of sums: which codes are drawn can differ where two are about equally likely.
     """
     domains, made, pool = domains or model.domains, {}, model.config.encoder.pool
     for first in range(0, len(pairs), _STREAMS):
