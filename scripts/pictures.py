@@ -39,7 +39,7 @@ def main() -> None:
     figure = draw(true, made, beginnings(pair.notes))
     figure.savefig(OUT / "six.png", dpi=54)
     picture = Image.open(OUT / "six.png").convert("RGB")
-    picture.quantize(24, Image.Quantize.MAXCOVERAGE).save(OUT / "six.png", optimize=True)
+    picture.quantize(64, Image.Quantize.MAXCOVERAGE).save(OUT / "six.png", optimize=True)
 
 
 def draw(true: dict, made: dict, onsets: np.ndarray) -> Figure:

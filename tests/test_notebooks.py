@@ -240,12 +240,22 @@ def test_times_alone_change_nothing(source, before, after, kept):
     assert making.steady(new, old).cells[0].outputs[0].text == kept
 
 
+def test_new_sounds_are_kept_whatever_the_times():
+    def cell(sound, text):
+        player = v4.new_output("display_data", {"text/html": f"<audio src='{sound}'></audio>"})
+        return notebook_of(said(text), player, source="time.perf_counter()")
+
+    for sound, kept in (("a", "1 s"), ("b", "2 s")):
+        made = making.steady(cell(sound, "2 s"), cell("a", "1 s")).cells[0].outputs
+        assert made[0].text == kept and sound in made[1].data["text/html"]
+
+
 def test_what_is_too_large_is_said_and_not_written(tmp_path, capsys):
     path = tmp_path / "loud.ipynb"
-    nbformat.write(notebook_of(source="print('a lot ' * 60_000)"), path)
+    nbformat.write(notebook_of(source=f"print('a lot ' * {making.LIMIT // 6})"), path)
     before = path.read_bytes()
     assert making.main([str(path)]) == 1
-    assert "loud.ipynb: over 345 KB" in capsys.readouterr().err
+    assert f"loud.ipynb: over {making.LIMIT // 1000} KB" in capsys.readouterr().err
     assert path.read_bytes() == before
 
 
