@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ torch.set_num_threads(1)
 # A shell's background job begins deaf to Ctrl-C, and so would everything that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+ROOT = Path(__file__).parents[1]
 DOMAINS = ("flute", "drum")
 
 
@@ -53,6 +55,17 @@ def corpus(tmp_path_factory):
                 soundfile.write(folder / name, signal_, 16_000, subtype="PCM_16")
                 tracks.append(Track(domain, split, name, 1.0, sha256(folder / name)))
     write_manifest(folder / MANIFEST, tracks)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The folder of the course's site, built."""
+    sphinx = pytest.importorskip(
+        "sphinx.cmd.build", reason="pip install '.[site]' to test the site"
+    )
+    folder = tmp_path_factory.mktemp("site")
+    assert sphinx.main(["-q", "-c", str(ROOT / "docs"), str(ROOT), str(folder)]) == 0
     return folder
 
 

@@ -171,19 +171,7 @@ def test_wheel_holds_all_that_notebooks_need(tmp_path):
     site = outside.install(tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.stat().st_size < 40 * 2**20
-    code = (
-        "import umtlib; from umtlib import notebook; from umtlib.corpora.pairs import read_pairs\n"
-        "from umtlib.corpora.corpus import Corpus; from umtlib.notebook import widgets\n"
-        "whistle = umtlib.read(notebook.data('examples/whistle.wav'))\n"
-        "assert read_pairs(notebook.data('mini'))[0].audio().size\n"
-        "assert len(Corpus(notebook.data('mini')).domains) == 6 == len(umtlib.load().domains)\n"
-        "assert notebook.data('mini-nsynth').is_dir()\n"
-        "assert len(widgets.Player({'a': whistle})._esm) > 10_000\n"
-        "print(umtlib.__file__)"
-    )
-    environment = os.environ | {"PYTHONPATH": str(site)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment,
-                          capture_output=True, text=True)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert str(site) in done.stdout
+    for name in ("data/mini/paired", "data/mini-nsynth", "data/examples/whistle.wav",
+                 "docs/training.json", "docs/departures.csv", "notebook/front.js"):  # fmt: skip
+        assert (site / "umtlib" / name).exists(), name
     outside.run(QUICKEST, site, tmp_path)  # all of them: scripts/outside.py
