@@ -2,11 +2,9 @@
 
 import csv
 
-import pytest
+from selenium.webdriver import ActionChains
 
 from .conftest import CONTEXT, RUN_ALL, SESSION, WHISTLE, data, position, until
-
-ActionChains = pytest.importorskip("selenium.webdriver", reason="no selenium").ActionChains
 
 SOUNDS = """
 import numpy as np
@@ -29,7 +27,6 @@ def test_player(page):
     page.open("player", SOUNDS, PLAYER, "p")
     first = page.player(2)
     until(lambda: len(page.all(".umt-player[data-sounds='2']")) == 2, "the second copy")
-    page.picture("player")
     page.jump(first, 0.5)
     assert abs(position(first) - 10) < 0.2
     page.switch(first, 2)
@@ -40,7 +37,6 @@ def test_player(page):
     assert first.find_element("css selector", ".umt-loop").is_displayed()
     first.send_keys(" ")
     until(lambda: data(first)["playing"] == "true", "the loop")
-    page.picture("player-loop")
     page.is_well()
 
 
@@ -68,7 +64,6 @@ def test_reload_and_restart(page):
     page.says("The kernel was restarted")
     page.click("play")
     until(lambda: position(page.player(2)) > 0.3, "a sound without a kernel")
-    page.picture("restarted")
     page.script(RUN_ALL)
     until(lambda: "The kernel was restarted" not in page.text(), "the widget, once more")
     page.player(2)
@@ -109,13 +104,11 @@ def test_recorder(page):
     page.open("recorder", SOUNDS, "r = widgets.Recorder(seconds=2)\nr", "widgets.Recorder()")
     page.click("record from the microphone")
     page.says("of 2 s")
-    page.picture("recording")
     page.says("recording: 2.0 s")
     assert "nothing is to be heard" not in page.text()
     page.player(1)
     page.all(".umt input[type=file]")[1].send_keys(str(WHISTLE))
     page.says("whistle.wav: 6.1 s")
-    page.picture("recorder")
     page.is_well()
 
 
@@ -142,7 +135,6 @@ def test_translator(page):
     cell = f"Translator(model, {sounds}, seconds=60, chosen=['drum'])"
     page.open("translator", SOUNDS, MODEL, cell)
     page.says("will take about")
-    page.picture("translator-before")
     page.click("translate")
     page.says("0.5 s in 1 domain,")
     page.player(2)
@@ -151,11 +143,9 @@ def test_translator(page):
     page.click("translate")
     page.says("left")
     page.says("translating")
-    page.picture("translating")
     page.click("stop")
     page.says("stopped; kept")
     page.player(3)
-    page.picture("translator-stopped")
     page.click("record from the microphone")
     page.says("of 60 s")
     page.click("stop recording")
@@ -165,16 +155,18 @@ def test_translator(page):
 
 
 def test_listening_test_by_keyboard(page):
-    pack = (
+    packs = (
         "from pathlib import Path\nfrom umtlib.evaluation import stimuli\n"
-        "from umtlib.notebook.hearing import ListeningTest\nPath('pack').mkdir(exist_ok=True)\n"
+        "from umtlib.notebook.hearing import ListeningTest\n"
+        "pack, lineup = Path('pack'), Path('lineup')\npack.mkdir()\nlineup.mkdir()\n"
         "clips = {'c': {'source': low[:16_000], 'translation': high[:16_000]}}\n"
-        "stimuli.write_opinion(clips, Path('pack'), {'c': 'g'}, seed=0)"
+        "stimuli.write_opinion(clips, pack, {'c': 'g'}, seed=0)\n"
+        "stimuli.write_lineup(clips, lineup, {'c': 'source'}, seed=0)"
     )
-    page.open("hearing", SOUNDS, pack, "ListeningTest('pack', 'Ann')")
+    tests = (f"ListeningTest({pack}, 'Ann')" for pack in ("pack", "lineup"))
+    page.open("hearing", SOUNDS, packs, *tests)
     page.says("0 answered")
     player = page.player(2)
-    page.picture("hearing")
     root = page.find(".umt")
     root.send_keys(" ")
     until(lambda: data(player)["playing"] == "true", "the sound")
@@ -185,30 +177,13 @@ def test_listening_test_by_keyboard(page):
     until(lambda: data(player)["chosen"] == "0", "the next sound, from its beginning")
     root.send_keys("2")
     page.says("All is answered, thank you")
-    with (page.folder / "pack/sheet-Ann.csv").open() as sheet:
-        rows = list(csv.DictReader(sheet))
-    assert sorted(row["score"] for row in rows) == ["2", "4"]
+    page.show(page.all(".umt")[1]).send_keys(" 2\ue007")  # Enter
+    until(lambda: "1 answered" in page.all(".umt")[1].text, "the lineup")
+    for name, column, answers in (("pack", "score", ["2", "4"]), ("lineup", "answer", ["2"])):
+        with (page.folder / f"{name}/sheet-Ann.csv").open() as sheet:
+            assert sorted(row[column] for row in csv.DictReader(sheet)) == answers
     kinds = "return jupyterapp.shell.currentWidget.content.widgets.map((c) => c.model.type)"
     assert set(page.script(kinds)) == {"code"}, "a digit made a heading of the cell"
-    page.picture("hearing-done")
-    page.is_well()
-
-
-def test_training_view(page):
-    """Watched only; that it stops and goes on is tried without a page."""
-    log = (
-        "import json, math\nfrom pathlib import Path\n"
-        "from umtlib.notebook.following import TrainingView\nPath('run').mkdir(exist_ok=True)\n"
-        "lines = [{'step': n, 'steps': 400, 'seconds': n / 3, 'samples_per_second': 3e4,\n"
-        "          'reconstruction': 3 + 2.5 * math.exp(-n / 60), 'classifier': 0.6, 'a': 3,\n"
-        "          'b': 4, 'accuracy': 0.7, 'bad': 0} for n in range(10, 200, 10)]\n"
-        "Path('run/log.jsonl').write_text('\\n'.join(map(json.dumps, lines)))"
-    )
-    page.open("training", log, "TrainingView('run', best=2.7)")
-    page.says("step 190 of 400")
-    page.says("best known 2.700")
-    assert len(page.all(".umt svg [id^=axes]")) == 3
-    page.picture("training")
     page.is_well()
 
 
