@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from umtlib import audio, files
+from umtlib import files
 from umtlib.corpora.pairs import read_pairs
 from umtlib.errors import EvaluationError
 from umtlib.evaluation import (
@@ -73,7 +73,6 @@ PERFECT = {
     "pitch, shifted back": (lambda: pitch.best_shift_correlation(CONTOUR[:-10], CONTOUR[10:]), 1),
     "pitch, slower": (lambda: pitch.warped_correlation(CONTOUR, CONTOUR.repeat(2)), 1),
     "note_f": (lambda: notes.note_f(golden.CHORDS, golden.CHORDS), 1),
-    "note_f, of a sound": (lambda: notes.evaluate(SCORE, MELODY)["note_f"], 1),
     "frame_f": (lambda: notes.frame_f(CELLS, CELLS), 1),
     "roll": (lambda: np.argwhere(notes.roll([(0.016, 0.048, 60)], 9)),
              np.array([[60, 1], [60, 2]])),
@@ -90,7 +89,6 @@ PERFECT = {
         np.array([[True, False], [True, False]])),
     "onset_f": (lambda: dynamics.onset_f(*[dynamics.beginnings(SCORE)] * 2), 1),
     "level_corr": (lambda: dynamics.evaluate(MELODY, MELODY, None)["level_corr"], 1),
-    "recogniser": (lambda: recogniser.evaluate("ab", "ab", "ab")["accuracy"], 1),
     "confusion": (lambda: recogniser.confusion("aab", "abb", "abc"),
                   np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]])),
     "frechet": (lambda: frechet.frechet_distance(POINTS, POINTS), 0),
@@ -185,8 +183,6 @@ BAD = {
     "long blend": lambda: blending.blend(torch.zeros(1, 2, 9), torch.ones(1, 2, 9), 10),
     "no translation": lambda: report.measure(PAIRS[:1], ("bach_organ",), {}, None, JUDGE),
     "no excerpts": lambda: translations.choose([], None),
-    "notes of nobody": lambda: nsynth.find_notes(ROOT / "docs"),
-    "nobody to listen": lambda: recogniser.load(ROOT / "docs"),
 }
 
 
@@ -230,13 +226,6 @@ def test_a_chord_begins_once():
     assert dynamics.gaps(chord, 180) == [slice(55, 100), slice(125, 170)]
 
 
-def test_the_recognisers_card_says_how_good_it_is():
-    card = json.loads((recogniser.SHIPPED / recogniser.CARD).read_text(encoding="utf-8"))
-    assert min(part["accuracy"] for part in card["held_out"]["test"].values()) >= 0.97
-    told = card["certainty"]
-    assert told["as it is"] > 0.8 > 0.25 > max(told["fluttering"], told["backwards"])
-
-
 @pytest.mark.parametrize("domain", JUDGE.domains)
 def test_the_recogniser_hears_time(domain):
     """A true rendering that is spoilt in time is no longer taken for the domain's."""
@@ -250,21 +239,11 @@ def test_the_recogniser_hears_time(domain):
         assert certainty(map(spoilt, true)) < 0.5 * clear, spoilt
 
 
-def test_notes_in_nsynth_format(blink_model, tmp_path):
-    (tmp_path / "nsynth-train/audio").mkdir(parents=True)
-    for name in ("flute_acoustic_001", "organ_electronic_002"):
-        for number in (60, 64):
-            for velocity in (25, 127):
-                sound = golden.play([(0, 0.3, number)], 0.3) * np.float32(velocity / 127)
-                file = f"nsynth-train/audio/{name}-{number:03d}-{velocity:03d}.wav"
-                audio.write(tmp_path / file, sound)
-    found = nsynth.find_notes(tmp_path)
-    assert found["flute_acoustic_001"][60].name.endswith("-127.wav")  # nearer to 100 than 25
-    pitches, embedded = nsynth.embeddings(blink_model, tmp_path)
-    report = nsynth.evaluate(pitches, embedded)
-    assert report["pitches"] == [60, 64] and len(report["pairs"]) == 3
-    assert report["pairs"][0]["diagonal"] == pytest.approx(1)
-    assert len(nsynth.plot(pitches, embedded).axes) == 5  # four matrices and the colour bar
+def test_of_velocities_the_nearest_to_100_is_taken(tmp_path):
+    for velocity in (25, 90, 127):
+        (tmp_path / f"flute_acoustic_001-060-{velocity:03d}.wav").touch()
+    [notes_of_one] = nsynth.find_notes(tmp_path).values()
+    assert notes_of_one[60].name.endswith("-090.wav")
 
 
 def test_blend_ramps_from_one_latent_to_the_other():
@@ -349,17 +328,12 @@ def test_groups_make_a_table_like_the_papers():
     assert listening.evaluate(grouped[1:] + ratings[:1])["groups"] == {}  # one has none
 
 
-def test_a_folder_is_complete_or_not_there(tmp_path):
-    target = tmp_path / "deep" / "out"
-    with pytest.raises(RuntimeError), files.new_folder(target, EvaluationError) as part:
-        (part / "half").write_text("")
-        raise RuntimeError
-    assert list(target.parent.iterdir()) == []
-    (tmp_path / "deep" / "out.part" / "of a run that was killed").mkdir(parents=True)
-    with files.new_folder(target, EvaluationError) as part:
-        (part / "file").write_text("")
-        assert not target.exists()
-    assert [path.name for path in target.parent.rglob("*")] == ["out", "file"]
-    for path, words in ((target, "exists already"), (target / "file" / "x", "cannot write")):
-        with pytest.raises(EvaluationError, match=words), files.new_folder(path, EvaluationError):
-            pass
+def test_a_folder_that_a_killed_run_began_is_made_anew(tmp_path):
+    (tmp_path / "out.part" / "of a run that was killed").mkdir(parents=True)
+    with files.new_folder(tmp_path / "out", EvaluationError) as part:
+        (part / "file").touch()
+        assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "file"]
+    below = files.new_folder(tmp_path / "out" / "file" / "x", EvaluationError)
+    with pytest.raises(EvaluationError, match="cannot write"), below:
+        pass

@@ -179,6 +179,7 @@ def test_report_of_a_model(here, umt):
     assert 0 <= found["transcription"]["frame_f"] <= 1
     assert found["creativity"] == found["creativity_compared"]
     assert len(found["nsynth"]["pairs"]) == 10  # four instruments, each also with itself
+    assert found["nsynth"]["pairs"][0]["diagonal"] == pytest.approx(1)
     rows = csv.DictReader(Path("out/rows.csv").read_text(encoding="utf-8").splitlines())
     levels = [row["log_mel"] for row in rows]
     assert levels == [f"{float(level):.5g}" for level in levels] and len({*levels}) > 10
@@ -223,7 +224,7 @@ def test_a_model_of_own_domains(blink_folder, corpus, tmp_path, umt):
     """No score, no true rendering, no recogniser: the rest is measured, and that is said."""
     out = tmp_path / "out"
     given = ("--model", blink_folder, "--data", corpus, "--out", out, "--excerpts", 2)
-    status, _, stderr = umt("evaluate", *given, "--notes", NOTES)
+    status, _, stderr = umt("evaluate", *given)
     assert status == 0, stderr
     found, text = json.loads((out / "report.json").read_text()), (out / "report.md").read_text()
     assert "left out: recognised, certainty, timbre, Frechet distance: the recogniser" in text
@@ -234,7 +235,6 @@ def test_a_model_of_own_domains(blink_folder, corpus, tmp_path, umt):
     measured = {name for name, value in averages.items() if value is not None}
     assert measured == {*pitch.METRICS, "attack", "onsets", "n"} - {"pyin_ncc", "pyin_dtw"}
     assert 0 <= found["latent"]["probe"] <= 1 and found["creativity"]["n"] == 2
-    assert len(found["nsynth"]["pairs"]) == 10
 
 
 def test_a_recogniser_of_own_domains(corpus, tmp_path):

@@ -10,6 +10,7 @@ import errno
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from datetime import timedelta
@@ -170,7 +171,8 @@ def test_what_stops_a_write_takes_its_beginning_along(blink_model, tmp_path, mon
 
 
 @pytest.mark.slow
-def test_sigterm_leaves_nothing(blink_folder, tmp_path):
+@pytest.mark.parametrize("stop, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_who_is_stopped_leaves_nothing(blink_folder, tmp_path, stop, status):
     soundfile.write(tmp_path / "in.wav", tone(60), 16_000)
     running = subprocess.Popen(
         [sys.executable, "-u", "-m", "umtlib", "translate", "in.wav", "--model", blink_folder,
@@ -180,9 +182,9 @@ def test_sigterm_leaves_nothing(blink_folder, tmp_path):
     )  # fmt: skip
     while not list(tmp_path.glob("outputs/.*.part")):  # it has begun
         assert running.poll() is None
-    running.terminate()
+    running.send_signal(stop)
     printed, complaint = running.communicate(timeout=60)
-    assert running.returncode == 143 and "Traceback" not in printed + complaint
+    assert running.returncode == status and "Traceback" not in printed + complaint
     assert os.listdir(tmp_path / "outputs") == []
 
 

@@ -1,8 +1,7 @@
 """Is a translation any good? One module per question, all of one shape (that of mir_eval).
 
 A module states its conventions, has metrics that are pure functions of arrays, and ``evaluate``,
-which returns a dict of numbers. What is no waveform raises `umtlib.errors.EvaluationError`. What
-each number is worth: ``docs/evaluation.md``.
+which returns a dict of numbers. What each number is worth: ``docs/evaluation.md``.
 
 ==================  ==========================================================================
 `pitch`             does the output follow the input's pitch? (the paper's NCC and DTW, and better)

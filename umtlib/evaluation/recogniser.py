@@ -3,10 +3,9 @@
 Conventions. An excerpt is heard through 8-bit mu-law, as all translations are. Each window of 2 s
 (step 1 s; shorter excerpts are one window) becomes 174 numbers. Without order in time: mean,
 standard deviation and mean absolute difference of 32 cepstral coefficients. With order, in 8 groups
-of mel bands: how far the level moves within 16, 32, 64 and 128 ms and whether it rises faster than
-it falls; and in the lower and the upper half, how much it swings in 7 bands from 2 to 31 Hz. A net
-of 24 hidden units names the domain, or *none of them*: recordings that are played backwards,
-shuffled or fluttering. An excerpt's probabilities are the average of its windows'.
+of mel bands: how far the level moves within 16 to 128 ms and whether it rises faster than it falls;
+and in their lower and upper half, how much it swings in 7 bands from 2 to 31 Hz. A net names the
+domain, or *none of them*: recordings that are played backwards, shuffled or fluttering.
 
 ``scripts/fit_listeners.py`` fits one to any corpus. Notebook: ``08_evaluation``.
 """

@@ -1,9 +1,8 @@
 """Every question asked of one model: ``report.json``, tables and plots.
 
 The same code measures the model's translations and, so that a reader sees what a number is worth,
-nine stand-ins for a translator (`SYSTEMS`). Nothing here depends on where a translation comes from:
-give `measure` any mapping from (excerpt, target) to waveforms. What a model or a corpus does not
-allow to measure is left out, by name. Notebook: ``08_evaluation``.
+nine stand-ins for a translator (`SYSTEMS`). What a model or a corpus does not allow to measure is
+left out, by name. Notebook: ``08_evaluation``.
 """
 
 import os
@@ -142,9 +141,9 @@ def measure(
 ) -> tuple[list[dict], dict]:
     """Measure translations and the stand-ins; the processes of a team take a share each.
 
-    The translations, (T,), were ``made`` by whatever it was, by excerpt's id and target; if one is
-    missing or of the wrong length, it raises EvaluationError. The recogniser is asked if it knows
-    the domains. The corpus's held-out tracks are the reference set of the Frechet distance.
+    The translations, (T,), were ``made`` by anything, by excerpt's id and target; if one is missing
+    or of the wrong length, it raises EvaluationError. The recogniser is asked if it knows the
+    domains. The corpus's held-out tracks are the reference set of the Frechet distance.
 
     Gives a row per system, excerpt and target, with those of `METRICS` that apply and ``called``,
     what the recogniser takes it for; and what the report says of the rows.

@@ -1,11 +1,11 @@
 """From audio to notes: a small net that looks at one pitch and one moment at a time.
 
 Conventions. Frames of 16 ms, pitches E1 to F7. Of each of these cells the net sees, within 128 ms,
-the logarithm of a variable-Q spectrum at the pitch's octave below, first seven partials and their
-neighbours, how much five parts of the spectrum rise, and how high the pitch is. It says how
-probable it is that a note begins here, and that one sounds. A note begins where the first
-probability, averaged over three frames, peaks over one half, and lasts while the second is over .4.
-All pitches share its weights; ``scripts/fit_listeners.py`` fits it to any General MIDI instruments.
+a logarithmic spectrum at the octave below, the first seven partials and their neighbours, how much
+five parts of the spectrum rise, and how high the pitch is. It says how probable it is that a note
+begins here, and that one sounds. A note begins where the first probability, averaged over three
+frames, peaks over one half, and lasts while the second is over .4. All pitches share its weights;
+``scripts/fit_listeners.py`` fits it to any General MIDI instruments.
 """
 
 from collections.abc import Iterator
