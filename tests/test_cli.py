@@ -184,16 +184,6 @@ def test_output_equal_to_an_input(translate):
     assert Path("in.flute.wav").read_bytes() == before
 
 
-@pytest.mark.parametrize("arguments", [
-    ["translate"], ["nonsense"], ["translate", "in.wav", "--nonsense"],
-    ["translate", "in.wav", "--seed", "x"],
-])  # fmt: skip
-def test_wrong_usage(umt, work, arguments):
-    status, printed, complaint = umt(*arguments)
-    assert status == 2 and "Traceback" not in printed + complaint
-    assert "--help" in complaint and os.listdir() == []
-
-
 def test_train_resume_and_translate(umt, work, corpus):
     command = ["train", "--preset", "tiny", "--data", corpus, "--out", "run", "--workers", 0]
     status, printed, _ = umt(*command, "--steps", 2)

@@ -49,8 +49,7 @@ def ranked():
 # From best to worst, as a musician would have it, and as a measure of this question must. What
 # a measure cannot tell apart is not in its chains: see docs/evaluation.md.
 CHAINS = {
-    "ncc": ["input truth silence", "input noise", "input wrong_excerpt"],
-    "dtw": ["input truth silence", "input noise", "input wrong_excerpt"],
+    **dict.fromkeys(("ncc", "dtw"), ["input truth silence", "input noise", "input wrong_excerpt"]),
     "ncc_centred": ["input truth silence", "input wrong_excerpt", "truth noise"],
     "dtw_centred": ["input truth silence", "input wrong_excerpt", "input noise"],
     "chroma": [
@@ -59,10 +58,9 @@ CHAINS = {
     ],
     "pyin_ncc": ["input truth wrong_excerpt", "truth noise", "truth silence"],
     "pyin_dtw": ["input truth wrong_excerpt noise", "truth silence"],
-    "note_f": ["truth wrong_excerpt", "truth noise", "truth silence"],
     "frame_f": ["truth wrong_excerpt", "wrong_domain noise", "truth silence"],
-    "melody": ["truth wrong_excerpt", "truth noise", "truth silence"],
-    "melody_chroma": ["truth wrong_excerpt", "truth noise", "truth silence"],
+    **dict.fromkeys(("note_f", "melody", "melody_chroma"),
+                    ["truth wrong_excerpt", "truth noise", "truth silence"]),
     "chroma_cosine": ["truth wrong_domain wrong_excerpt silence", "truth input noise"],
     # Less is better. The right instruments with another piece are nearer in timbre than the wrong
     # ones with this; frame by frame it is the other way round.

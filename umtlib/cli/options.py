@@ -58,7 +58,7 @@ def running(model: str, device: str, precision: str) -> Iterator["umtlib.MusicTr
 def on_excerpts(command: Callable[..., None]) -> Callable[..., None]:
     """Give a verb the options of all that translate paired excerpts.
 
-    Its first argument is the model, loaded; ``settings`` are seed, temperature, backend, excerpts.
+    It takes the model, loaded and by name, data, out, options of its own, and as settings the rest.
     """
 
     def shared(
@@ -78,10 +78,7 @@ def on_excerpts(command: Callable[..., None]) -> Callable[..., None]:
         with running(model, device, precision) as loaded:
             command(loaded, model, data, out, **settings)
 
-    options = inspect.signature(shared).parameters
-    own = [p for name, p in inspect.signature(command).parameters.items() if name not in options]
-    verb.__signature__ = inspect.Signature([
-        option.replace(kind=option.KEYWORD_ONLY)
-        for option in (*options.values(), *own[1:-1])  # without the model and the settings
-    ])  # fmt: skip
+    options, own = ([*inspect.signature(x).parameters.values()] for x in (shared, command))
+    keywords = [option.replace(kind=option.KEYWORD_ONLY) for option in (*options, *own[4:-1])]
+    verb.__signature__ = inspect.Signature(keywords)
     return verb

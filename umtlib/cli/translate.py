@@ -148,12 +148,12 @@ def _kernel_threads() -> Iterator[None]:
 
     from umtlib.generation import thread_count
 
-    wish, own, kernels = os.environ.get("UMT_THREADS"), torch.get_num_threads(), thread_count()
-    os.environ["UMT_THREADS"] = str(kernels)
+    before, own = os.environ.copy(), torch.get_num_threads()
+    os.environ["UMT_THREADS"] = str(thread_count())
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(own)
-        os.environ.pop("UMT_THREADS")
-        os.environ.update({} if wish is None else {"UMT_THREADS": wish})
+        del os.environ["UMT_THREADS"]
+        os.environ.update(before)

@@ -59,7 +59,8 @@ def best_threshold(scores: np.ndarray, cells: np.ndarray) -> float:
 
 def spread(tracks: Sequence[Track], most: int) -> Sequence[Track]:
     """Return so many of the tracks, evenly, or all if there are no more."""
-    return [tracks[i * len(tracks) // most] for i in range(most)] if len(tracks) > most else tracks
+    count = min(most, len(tracks))
+    return [tracks[i * len(tracks) // count] for i in range(count)]
 
 
 def stretches(
