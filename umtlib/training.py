@@ -36,28 +36,13 @@ def train_step(
 ) -> dict[str, float]:
     """Do one step: the classifier's update, then the encoder's and one decoder's.
 
-    Parameters
-    ----------
-    model : MusicTranslator
-        Changed in place. A network whose loss or gradient is not finite is left as it was.
-    optimizers : mapping of str to Optimizer
-        From `adam`. A network that has none stands still.
-    batch : Batch
-        Segments of one domain.
-    config : TrainingConfig
-        Weight of the confusion, schedule, clipping, precision, parts of a batch.
-    step : int
-        Steps done before, for the schedule.
-    team : Team
-        The processes that train together, each with a batch of its own.
-    scale : float
-        What the losses are multiplied by, so that float16 holds their gradients.
+    The model changes in place. A network without an optimizer, of those of `adam`, stands still,
+    and one whose loss or gradient is not finite is left as it was. Each process of the team has a
+    batch of its own. So many steps were done before, which the schedule asks for; losses are
+    multiplied by `scale`, so that float16 holds their gradients.
 
-    Returns
-    -------
-    dict
-        ``reconstruction`` (nats per sample), ``classifier`` (nats), ``accuracy`` (of the
-        classifier, 0..1); ``bad`` is 1 if an update was skipped.
+    Returns ``reconstruction`` (nats per sample), ``classifier`` (nats), ``accuracy`` (of the
+    classifier, 0..1) and ``bad``, 1 if an update was skipped.
     """
     index, rate = model.domains.index(batch.domain), learning_rate(config, step)
     classifier = {name: rate for name in optimizers if name == "classifier"}

@@ -8,7 +8,7 @@ first use. All of them choose the same codes when given the same random numbers.
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 
@@ -125,13 +125,14 @@ def generate_many(
     each = zip(decoders, told, uniforms, states, strict=True)
     begun = [_begun(*one, generator, kind) for one in each]
     codes = [torch.empty(numbers.shape, dtype=torch.long) for _, numbers in begun]
-    done, telling = [0] * count, threading.Lock()
+    done, telling, stop = [0] * count, threading.Lock(), threading.Event()
 
-    def make(n: int) -> Iterator[None]:
-        """Make one decoder's part, a piece for each item."""
+    def make(n: int) -> None:
         (known, numbers), hop = begun[n], decoders[n].guide.hop
         frames, step = known.condition.shape[2], max(1, PIECE // hop)
         for first in range(0, frames, step):
+            if stop.is_set():
+                return
             piece = known.between(first, min(first + step, frames))
             span = slice(first * hop, (first + piece.condition.shape[2]) * hop)
             codes[n][:, span] = run(decoders[n], piece, numbers[:, span], state=states[n])
@@ -139,10 +140,8 @@ def generate_many(
                 done[n] = span.stop
                 if progress is not None:
                     progress(sum(done) // count)
-            yield
 
-    parts = [make(n) for n in range(count)]
-    _run_all(parts, count if backend == "cuda" else threads)  # on a GPU they only wait
+    _run_all(make, count, count if backend == "cuda" else threads, stop)  # on a GPU they only wait
     return codes
 
 
@@ -248,22 +247,15 @@ def _checked(decoder: Decoder, told: Told | Tensor) -> Told:
     return Told(condition, finite("predictors", told.predictors, torch.float64, *shape))
 
 
-def _run_all(parts: list[Iterator[None]], threads: int) -> None:
+def _run_all(make: Callable, count: int, threads: int, stop: threading.Event) -> None:
     """Let each thread make one part after another; stop them all at the first error, or Ctrl-C."""
-    stop = threading.Event()
-
-    def finish(part: Iterator[None]) -> None:
-        for _ in part:
-            if stop.is_set():
-                return
-
-    if min(threads, len(parts)) <= 1:
-        for part in parts:
-            finish(part)
+    if min(threads, count) <= 1:
+        for n in range(count):
+            make(n)
         return
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for made in [pool.submit(finish, part) for part in parts]:
+            for made in [pool.submit(make, n) for n in range(count)]:
                 made.result()
         finally:
             stop.set()

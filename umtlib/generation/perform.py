@@ -25,7 +25,10 @@ def perform(
     progress: Callable[[int], None] | None = None,
     **options,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Perform in several domains together, exactly, piece by piece in memory that does not grow.
+    """Perform in several domains together, exactly; yield each piece with its domain's name.
+
+    A piece is float32 in [-1, 1], shape (B, T) with T > 0, on the CPU; all of a domain's are as
+    long as what was heard. Memory does not grow.
 
     Parameters
     ----------
@@ -38,12 +41,6 @@ def perform(
         Called with the samples played so far in each domain.
     **options
         Of `umtlib.generation.generate_many`: generator, temperature, backend, dtype, threads.
-
-    Yields
-    ------
-    tuple
-        A domain, and what follows there, float32 in [-1, 1], shape (B, T) with T > 0, on the CPU;
-        in all as long as what was heard.
     """
     parts, done = [Part(model, name) for name in names], 0
     states = [State() for _ in names] if states is None else states

@@ -125,10 +125,10 @@ def pieces(
     progress: Progress | None = None,
     **options,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Generate the audio of several domains piece by piece, in memory that does not grow.
+    """Generate several domains, in bounded memory; yield each piece with its domain's name.
 
-    A domain's audio does not depend on the others. Those that threads make at the same time are
-    finished before the next begin.
+    A piece is float32 in [-1, 1], shape (samples,). A domain's audio does not depend on the others.
+    Those that threads make at the same time are finished before the next begin.
 
     Parameters
     ----------
@@ -145,11 +145,6 @@ def pieces(
         Called with the samples done, on average over the domains, and those of one domain in all.
     **options
         Of `umtlib.generation.generate_many`: temperature, threads.
-
-    Yields
-    ------
-    tuple
-        A domain, and what follows in it, float32 in [-1, 1], shape (samples,).
     """
     backend, dtype = resolve(backend, dtype)
     options |= {"backend": backend, "dtype": dtype}

@@ -95,28 +95,30 @@ def resume(run: Path, training: Any) -> float:
                 f"{run} was started with another configuration: {folder / TRAINING} says that "
                 f"{name} is {reprlib.repr(old)}, and not {new!r}; go on with the same options"
             )
-    training.step, seconds = _check_machine(run, training, folder)
+    progress = _progress(run, training, folder)
     restore(training, checkpoint.read_tensors(folder / TENSORS), folder)
-    return seconds
+    training.step = progress.step
+    return progress.seconds
 
 
-def _check_machine(run: Path, training: Any, folder: Path) -> tuple[int, float]:
-    """Return steps and seconds of a checkpoint; warn if they were made in another way."""
+def _progress(run: Path, training: Any, folder: Path) -> Progress:
+    """Return how far a checkpoint is; warn if it was made in another way than now."""
     was, now = checkpoint.read_as(Progress, folder / PROGRESS), progress_of(training, 0)
     if was.processes != now.processes:
         raise TrainingError(
             f"{run} was trained by {was.processes} processes; continue it with as many, "
             f"not {now.processes}: a step is made of one batch for each"
         )
-    for words, old, new, mend in (
-        ("{} threads", was.threads, now.threads, "set OMP_NUM_THREADS"),
-        ("{} bfloat16", was.bfloat16, now.bfloat16, "go on where it was begun"),
+    for name, mend in (
+        ("threads", "set OMP_NUM_THREADS"),
+        ("bfloat16", "go on where it was begun"),
     ):
+        old, new = getattr(was, name), getattr(now, name)
         if old != new:
-            text = f"{run} was trained with {words.format(old)}, not {new}: from here on sums are "
-            text += f"rounded otherwise, and the weights differ in their last bits; {mend}"
+            text = f"{run} was trained with {old} {name}, not {new}: from here on sums are rounded "
+            text += f"otherwise, and the weights differ in their last bits; {mend}"
             warnings.warn(text, RuntimeWarning, stacklevel=5)
-    return was.step, was.seconds
+    return was
 
 
 def restore(training: Any, saved: Mapping[str, Tensor], folder: Path) -> None:
