@@ -203,19 +203,14 @@ SANITIZERS = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 @pytest.mark.slow
 @needs_compiler
-@pytest.mark.parametrize(
-    "per_block, right, wrong, said",
-    [
-        (1, "", "", ""),
-        (4, "", "", ""),
-        (4, "past[(k + 1) * STREAMS", "past[(k + 99) * STREAMS", "heap-buffer-overflow"),
-    ],
-)
+@pytest.mark.parametrize("per_block, right, wrong, said", [
+    (1, "", "", ""), (4, "", "", ""),
+    (4, "past[(k + 1) * STREAMS", "past[(k + 99) * STREAMS", "heap-buffer-overflow"),
+])  # fmt: skip
 def test_every_address_is_inside(gpu, folder, tmp_path, per_block, right, wrong, said):
     """Under the sanitizers of addresses and of undefined behaviour; and they do look."""
-    decoder = make_decoder(
-        replace(VARIANTS["uneven"], input_kernel=3, guide="predicting 19"), pool=30
-    )
+    settings = replace(VARIANTS["uneven"], input_kernel=3, guide="predicting 19")
+    decoder = make_decoder(settings, pool=30)
     latent, uniforms = make_input(decoder, batch=3, frames=1)
     memory = start(gpu, decoder, 3, per_block).memory
     run(cuda, decoder, latent, uniforms, state=State(memory=memory))
@@ -245,24 +240,11 @@ def test_every_address_is_inside(gpu, folder, tmp_path, per_block, right, wrong,
 # -------------------------------------------------------------------------------- what NVRTC makes
 
 
-def cuobjdump():
-    """NVIDIA's tool that reads cubins; it comes with Triton, and that with torch for CUDA."""
-    found = importlib.util.find_spec("triton")
-    path = found and Path(found.origin).parent / "backends/nvidia/bin/cuobjdump"
-    return path if path and path.exists() else None
-
-
-def has_nvrtc():
-    try:
-        nvrtc.bindings("nvrtc").nvrtcVersion()
-    except (GenerationError, RuntimeError):
-        return False
-    return True
-
-
-needs_nvrtc = pytest.mark.skipif(not has_nvrtc(), reason="this torch is without CUDA: no NVRTC")
-needs_cuobjdump = pytest.mark.skipif(
-    not cuobjdump(), reason="this torch is without CUDA: no Triton"
+# NVIDIA's tool that reads cubins comes with Triton; and that, as NVRTC, with torch for CUDA.
+TRITON = importlib.util.find_spec("triton")
+CUOBJDUMP = TRITON and Path(TRITON.origin).parent / "backends/nvidia/bin/cuobjdump"
+needs_nvrtc = pytest.mark.skipif(
+    not (TRITON and CUOBJDUMP.exists()), reason="this torch is without CUDA"
 )
 RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 
@@ -279,19 +261,15 @@ def sizes_of(name, per_block):
 
 
 @needs_nvrtc
-@needs_cuobjdump
-@pytest.mark.parametrize(
-    "capability, name, per_block",
-    [
-        *((capability, "paper", 16) for capability in (75, 80, 86, 89, 90)),
-        *((75, "official", 1), (90, "official", 1), (75, "paper", 8), (75, "tiny", 2)),
-    ],
-)
+@pytest.mark.parametrize("capability, name, per_block", [
+    *((capability, "paper", 16) for capability in (75, 80, 86, 89, 90)),
+    *((75, "official", 1), (90, "official", 1), (75, "paper", 8), (75, "tiny", 2)),
+])  # fmt: skip
 def test_a_cubin_fits_its_gpu(tmp_path, capability, name, per_block):
     """No spilled register, and one block has room wherever it may run."""
     sizes, path = sizes_of(name, per_block), tmp_path / "kernel.cubin"
     path.write_bytes(nvrtc.cubin(sizes.options(), capability))
-    said = subprocess.check_output([cuobjdump(), "-res-usage", path], text=True)
+    said = subprocess.check_output([CUOBJDUMP, "-res-usage", path], text=True)
     ((registers, stack, shared, local),) = (map(int, found) for found in RESOURCES.findall(said))
     assert (stack, local) == (0, 0)
     assert registers * sizes.threads <= 65_536

@@ -102,8 +102,7 @@ def test_the_rest_compile(build):
     compiler = shutil.which("aarch64-linux-gnu-g++" if on_arm else "x86_64-linux-gnu-g++")
     if compiler is None and on_arm != (platform.machine() in ("aarch64", "arm64")):
         pytest.skip("no compiler for it here")
-    command = [compiler] if compiler else None
-    assert len(compiled(build, "-O0", compiler=command)) > 10_000
+    assert len(compiled(build, "-O0", compiler=compiler and [compiler])) > 10_000
 
 
 PROCESSORS = {  # what /proc/cpuinfo says of some

@@ -1,13 +1,12 @@
 """The network is the paper's: receptive field, causality, sizes, frame counts."""
 
-import json
 from dataclasses import replace
 
 import pytest
 import torch
 
 from umtlib import layers, mulaw
-from umtlib.config import EncoderConfig, ModelConfig, from_values, to_json
+from umtlib.config import EncoderConfig, ModelConfig, from_values
 from umtlib.decoder import Decoder
 from umtlib.encoder import Encoder
 from umtlib.errors import ConfigError
@@ -197,12 +196,6 @@ def test_weights_depend_on_the_seed_alone():
 
 
 # --- configuration --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_config_survives_json(name):
-    for config in (preset(name).model, preset(name).training):
-        assert from_values(type(config), json.loads(to_json(config))) == config
 
 
 @pytest.mark.parametrize(("values", "message"), [

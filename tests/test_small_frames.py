@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from umtlib.small.frames import APART, FrameModel, Memory, Picker
+from umtlib.small.frames import APART, FrameModel, Memory, pick
 from umtlib.small.spectra import BANDS, BINS, FINE, SPAN, Filter, above_past, events, log_spectrum
 
 HOP, LATENT = 200, 6
@@ -36,7 +36,7 @@ def test_pieces_are_painted_like_the_whole(model, sizes):
     whole = model(latent)
     assert whole.shape == (2, 9 * FINE, BINS)
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=0)
-    assert 0.01 < Picker()(model.listen(latent)[1].sigmoid(), True).float().mean() < 0.2
+    assert 0.01 < pick(model.listen(latent)[1].sigmoid(), Memory(), True).float().mean() < 0.2
 
 
 def test_a_frame_is_painted_from_two_latent_frames_ahead_and_all_before(model):
@@ -57,13 +57,13 @@ def test_a_frame_is_painted_from_two_latent_frames_ahead_and_all_before(model):
 def test_events_are_peaks_apart_from_one_another():
     chance = torch.zeros(1, 40, BANDS)
     chance[0, [3, 5, 20, 21, 33], 0] = torch.tensor([0.9, 0.8, 0.5, 0.6, 0.39])
-    assert Picker()(chance, True)[0, :, 0].nonzero()[:, 0].tolist() == [3, 21]
-    chance, picker = torch.rand(2, 40, BANDS, generator=torch.Generator().manual_seed(0)), Picker()
-    whole = Picker()(chance, True)
+    assert pick(chance, Memory(), True)[0, :, 0].nonzero()[:, 0].tolist() == [3, 21]
+    chance, memory = torch.rand(2, 40, BANDS, generator=torch.Generator().manual_seed(0)), Memory()
+    whole = pick(chance, Memory(), True)
     gaps = [row.nonzero()[:, 0].diff() for row in whole[0].T]
     assert min(gap.min() for gap in gaps) == APART
-    parts = [picker(piece, last=False) for piece in chance.split(7, dim=1)]
-    assert torch.equal(torch.cat([*parts, picker(chance[:, :0], last=True)], dim=1), whole)
+    parts = [pick(piece, memory, False) for piece in chance.split(7, dim=1)]
+    assert torch.equal(torch.cat([*parts, pick(chance[:, :0], memory, True)], dim=1), whole)
 
 
 def test_an_attack_is_an_event_where_it_is():

@@ -121,17 +121,8 @@ def test_two_ranks_make_the_step_of_the_mean_gradient(corpus, tmp_path, domains)
     torch.testing.assert_close(weights(model.encoder), expected["encoder"], atol=1e-6, rtol=0)
     for name in domains:
         torch.testing.assert_close(weights(model.decoders[name]), expected[name], atol=1e-6, rtol=0)
-
-
-def test_run_of_two_goes_on_with_two_and_is_refused_by_one(corpus, tmp_path):
-    both = [(tmp_path / "whole", 8), (tmp_path / "parts", 4)]
-    for started in [launch(corpus, out, DOMAINS, steps) for out, steps in both]:
-        finish(started)
     with pytest.raises(TrainingError, match="by 2 processes"):
-        runs.train(corpus, tmp_path / "parts", chosen(DOMAINS), 8, resume=True)
-    finish(launch(corpus, tmp_path / "parts", DOMAINS, 8))
-    whole, parts = (weights(checkpoint.load(tmp_path / name)) for name in ("whole", "parts"))
-    assert torch.equal(whole, parts)
+        runs.train(corpus, out, chosen(domains, 0.0), 8, resume=True)
 
 
 def test_all_ranks_skip_a_step_that_is_bad_on_one(corpus, tmp_path):

@@ -85,11 +85,11 @@ def generate_many(
 ) -> list[Tensor]:
     """Return per decoder what `generate` does, as many at a time as there are threads.
 
+    Told, uniforms and states are as there, one of each for each decoder; a latent may be one for
+    all. Drawn uniforms take their seeds in the decoders' order.
+
     Parameters
     ----------
-    decoders, told, uniforms, states
-        As in `generate`, one of each; a latent may be one for all. Drawn uniforms take their seeds
-        in the decoders' order.
     generator : torch.Generator, optional
         A CPU generator; by default torch's own.
     temperature : float

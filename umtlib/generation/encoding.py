@@ -24,13 +24,7 @@ class _Stack(Structure):  # `Stack` in encoder.cpp
 
 
 @torch.inference_mode()
-def encode(
-    encoder: Encoder,
-    codes: Tensor,
-    *,
-    dtype: torch.dtype = torch.float32,
-    threads: int | None = None,
-) -> Tensor:
+def encode(encoder: Encoder, codes: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
     """Encode audio: what the encoder itself makes of it, up to rounding, and sooner.
 
     Codes, integers in 0..255, (B, T), become a latent, (B, latent, F). The products are in float32,
@@ -53,7 +47,7 @@ def encode(
         *(len(encoder.layers), config.channels, config.first_relu),
     )
     means = torch.zeros(len(codes), codes.shape[1] // pool, config.channels)
-    threads = thread_count(threads)
+    threads = thread_count()
     for row, mean in zip(codes, means, strict=True):
         arguments = (row.data_ptr(), len(row), pool, threads, FORMATS[dtype], mean.data_ptr())
         if library.umt_encode(stack, *arguments):

@@ -8,7 +8,7 @@ spectrum every 12.5 ms. It sees two latent frames ahead (100 ms). Not in the pap
 ``small``.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,32 +30,27 @@ class Memory:
     latent: Tensor | None = None  # frames whose right neighbour is not there yet, and one before
     mixed: Tensor | None = None  # frames that are not painted yet
     events: Tensor | None = None  # theirs, as far as decided
-    picker: "Picker" = field(default_factory=lambda: Picker())
+    chance: np.ndarray | None = None  # probabilities of events that are not decided
+    quiet: np.ndarray | int = APART  # fine frames since the last event of a band
 
 
-class Picker:
-    """Chooses events, one after another: peaks of a probability, `APART` from one another."""
+def pick(chance: Tensor, memory: Memory, last: bool) -> Tensor:
+    """Choose events, bool, (B, N, BANDS): peaks of a probability, `APART` from one another.
 
-    waiting = quiet = None  # probabilities that are not decided; fine frames since an event
-
-    def __call__(self, chance: Tensor, last: bool) -> Tensor:
-        """Return events, bool, (B, N, BANDS): one fine frame later than the probabilities.
-
-        Before the last call the newest fine frame stays undecided.
-        """
-        new = chance.detach().cpu().numpy()
-        known = new if self.waiting is None else np.concatenate([self.waiting, new], axis=1)
-        if self.quiet is None:
-            self.quiet = np.full((len(new), new.shape[2]), APART)
-        after = np.concatenate([known[:, 1:], np.zeros_like(known[:, :1])], axis=1)
-        count = known.shape[1] - (not last)
-        peak = (known > LIKELY) & (known >= after)
-        found = np.zeros((len(new), max(count, 0), new.shape[2]), bool)
-        for n in range(count):
-            found[:, n] = peak[:, n] & (self.quiet >= APART)
-            self.quiet = np.where(found[:, n], 1, self.quiet + 1)
-        self.waiting = known[:, max(count, 0) :]
-        return torch.from_numpy(found).to(chance.device)
+    They come one fine frame later than the probabilities: the newest stays undecided, if it is not
+    the last.
+    """
+    new = chance.detach().cpu().numpy()
+    known = new if memory.chance is None else np.concatenate([memory.chance, new], axis=1)
+    after = np.concatenate([known[:, 1:], np.zeros_like(known[:, :1])], axis=1)
+    count = max(0, known.shape[1] - (not last))
+    peak = (known > LIKELY) & (known >= after)
+    found = np.zeros((len(new), count, new.shape[2]), bool)
+    for n in range(count):
+        found[:, n] = peak[:, n] & (memory.quiet >= APART)
+        memory.quiet = np.where(found[:, n], 1, memory.quiet + 1)
+    memory.chance = known[:, count:]
+    return torch.from_numpy(found).to(chance.device)
 
 
 class FrameModel(nn.Module):
@@ -134,7 +129,7 @@ class FrameModel(nn.Module):
         if z.shape[2] < 3:
             return z.new_zeros(len(z), 0, BINS)
         mixed, logits, memory.heard = self.listen(z, memory.heard)
-        events = memory.picker(logits.sigmoid(), last)
+        events = pick(logits.sigmoid(), memory, last)
         if memory.mixed is not None:
             mixed = torch.cat([memory.mixed, mixed], dim=1)
             events = torch.cat([memory.events, events], dim=1)

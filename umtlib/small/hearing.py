@@ -29,14 +29,12 @@ KNOTS = 0.08, 0.7  # seconds between two knots
 
 def heard(waveforms: Tensor, rng: np.random.Generator) -> Tensor:
     """Return what the encoder hears, mu-law codes (B, T), of waveforms in [-1, 1], (B, T)."""
-    rows = [_heard(row.numpy(), rng) for row in waveforms]
+    rows = []
+    for row in waveforms:
+        bent = equalise(pitch_modulation(row.numpy(), rng), rng)
+        placed = in_room(bent, rng) if rng.random() < ROOMS else bent
+        rows.append(placed * wandering_gain(len(placed), rng))
     return mulaw.encode(torch.from_numpy(np.stack(rows)))
-
-
-def _heard(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    bent = equalise(pitch_modulation(waveform, rng), rng)
-    placed = in_room(bent, rng) if rng.random() < ROOMS else bent
-    return placed * wandering_gain(len(placed), rng)
 
 
 def equalise(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
