@@ -41,15 +41,13 @@ def test_the_authors_domains(folder):
         "beethoven_accompanied_violin", "beethoven_string_quartet",
     )  # fmt: skip
     corpus = build(folder)
-    assert set(corpus.domains) == set(musicnet.AUTHORS)
-    assert len(corpus.tracks) == 20  # all but Schubert
+    assert {*corpus.domains} == {*musicnet.AUTHORS} and len(corpus.tracks) == 20  # all but Schubert
     found = {track.source["id"]: track for track in corpus.tracks}
     assert {number for number, t in found.items() if t.split == "test"} >= TEST
     for number in TEST:
         assert found[number].source["source"] == f"test_data/{number}.wav"
     for domain in corpus.domains:
-        for split in ("train", "val"):
-            assert corpus.select(domain, split), (domain, split)
+        assert corpus.select(domain, "train") and corpus.select(domain, "val"), domain
     # of the domains with recordings in test_data, nothing else is in test
     assert all(t.domain == "cambini_wind_quintet" for n, t in found.items()
                if t.split == "test" and n not in TEST)  # fmt: skip
@@ -68,11 +66,10 @@ def test_as_a_command_with_other_domains_and_the_archives_own_folder(umt, folder
     command = ["corpus", "musicnet", folder, "--workers", 1, "--out", folder.parent / "out"]
     status, printed, complaint = umt(*command, "--domain", fugues, "--domain", long)
     assert status == 0 and "10 tracks" in printed, complaint
-    ids = {"fugues": set(), "long": set()}
-    for track in Corpus(folder.parent / "out").tracks:
-        ids[track.domain].add(track.source["id"])
-    assert ids["fugues"] == {2195, 2196, 2303, 2217}
-    assert ids["long"] == {2335, 2341, 2397, 2532, 2313, 2365}
+    ids = {track.source["id"]: track.domain for track in Corpus(folder.parent / "out").tracks}
+    assert ids == dict.fromkeys((2195, 2196, 2303, 2217), "fugues") | dict.fromkeys(
+        (2335, 2341, 2397, 2532, 2313, 2365), "long"
+    )
     wrong = umt("corpus", "musicnet", folder, "--domain", "a=exit()", "--out", folder / "three")
     assert_refused(wrong, "'exit()'", "composer == 'Bach'", out=folder / "three")
 
@@ -81,8 +78,8 @@ def test_a_missing_recording_is_listed(folder):
     (folder / "train_data/2075.wav").unlink()
     (folder / "train_data/2341.wav").write_bytes(b"<html>")
     assert len(build(folder).tracks) == 18
-    text = (folder.parent / "out" / SKIPPED).read_text()
-    lines = {line["file"]: line["reason"] for line in map(json.loads, text.splitlines())}
+    text = (folder.parent / "out" / SKIPPED).read_text().splitlines()
+    lines = {line["file"]: line["reason"] for line in map(json.loads, text)}
     assert "No such file" in lines["train_data/2075.wav"]
     assert "cannot be decoded" in lines["train_data/2341.wav"]
 
