@@ -1,7 +1,7 @@
 """Reading, resampling, levelling and writing, on tones whose every sample is known."""
 
 import os
-import warnings
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -25,9 +25,10 @@ def test_a_tone_survives_any_rate(rate):
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 47_999])
-@pytest.mark.parametrize("frames", [3, 799, 800, 10_007])
-def test_length_is_the_nearest_number_of_samples(rate, frames):
-    assert len(audio.to_mono_16k(np.zeros(frames), rate)) == round(frames * 16_000 / rate)
+def test_length_is_the_nearest_number_of_samples(rate):
+    for frames in (3, 799, 800, 10_007):
+        found = audio.to_mono_16k(np.zeros(frames), rate)
+        assert len(found) == round(frames * 16_000 / rate)
 
 
 def test_16_khz_16_bit_mono_is_not_touched(tmp_path):
@@ -87,15 +88,13 @@ def test_what_comes_before_the_damage_is_used(tmp_path, suffix, error):
     assert np.abs(found - tone(4)[: len(found)])[2_000:-2_000].max() < error
 
 
-def test_a_header_that_does_not_say_the_length_is_no_damage(tmp_path):
+def test_a_header_that_does_not_say_the_length_is_no_damage(tmp_path, recwarn):
     soundfile.write(tmp_path / "in.flac", tone(1), 16_000)
     content = bytearray((tmp_path / "in.flac").read_bytes())
     content[21] &= 0xF0  # of STREAMINFO: the number of samples, which an encoder in a pipe leaves 0
     content[22:26] = bytes(4)
     (tmp_path / "in.flac").write_bytes(content)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert len(audio.read(tmp_path / "in.flac")) == 16_000
+    assert len(audio.read(tmp_path / "in.flac")) == 16_000 and not list(recwarn)
 
 
 def test_longer_than_the_limit_is_refused(tmp_path, monkeypatch):
@@ -122,21 +121,21 @@ def test_level(gain):
     assert np.sqrt(np.mean(found**2)) == pytest.approx(audio.LEVEL, rel=1e-3)
 
 
+def put(waveform, place, new):
+    changed = waveform.copy()
+    changed[place] = new
+    return changed
+
+
 FAULTS = {
     "offset": lambda x: x + 0.4,
     "offset that drifts": lambda x: x + np.linspace(-0.4, 0.4, len(x)),
     "rumble": lambda x: x + 0.5 * np.sin(np.arange(len(x)) * 2 * np.pi * 3 / 16_000),
     "click at the start": lambda x: put(x, 0, -1.0),
     "a click every second": lambda x: put(x, slice(None, None, 16_000), 1.0),
-    "knocks": lambda x: put(x, slice(None), x * (1 + 9 * (np.arange(len(x)) % 32_000 < 1_600))),
+    "knocks": lambda x: x * (1 + 9 * (np.arange(len(x)) % 32_000 < 1_600)),
     "offset and click": lambda x: put(x - 0.3, 40_000, 1.0),
 }
-
-
-def put(waveform, place, new):
-    changed = waveform.copy()
-    changed[place] = new
-    return changed
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -151,16 +150,14 @@ def test_the_musics_level_does_not_depend_on_what_disturbs_it(fault, loud):
     assert np.abs(found).max() <= np.float32(audio.CEILING)
 
 
-def test_levelling_twice_or_in_pieces_is_levelling_once(monkeypatch):
-    once = audio.level(0.2 * tone(6))
-    assert np.allclose(audio.level(once), once, atol=1e-6)
-    for fault in ("knocks", "offset that drifts"):
-        music = FAULTS[fault](0.2 * tone(6))
-        once = audio.level(music)
-        for frames in (2, 7, 997):
-            with monkeypatch.context() as patch:
-                patch.setattr(levels, "_PIECE", frames * levels.FRAME)
-                assert np.allclose(audio.level(music), once, atol=1e-6)
+@pytest.mark.parametrize("fault", ["knocks", "offset that drifts"])
+def test_levelling_twice_or_in_pieces_is_levelling_once(monkeypatch, fault):
+    music = FAULTS[fault](0.2 * tone(6))
+    once, plain = audio.level(music), audio.level(0.2 * tone(6))
+    assert np.allclose(audio.level(plain), plain, atol=1e-6)
+    for frames in (2, 7, 997):
+        monkeypatch.setattr(levels, "_PIECE", frames * levels.FRAME)
+        assert np.allclose(audio.level(music), once, atol=1e-6)
 
 
 S, C = tone(1), tone(1, hertz=700)
@@ -171,25 +168,23 @@ S, C = tone(1), tone(1, hertz=700)
     ((S, C), False), ((S, 0 * S), False), ((S, -S / 5), False), ((0 * S, 0 * S), False),
     ((np.r_[0 * S, 0 * S, S], np.r_[0 * S, 0 * S, -S]), True),
 ])  # fmt: skip
-def test_channels_that_cancel_are_heard(tmp_path, monkeypatch, channels, cancel):
+def test_channels_that_cancel_are_heard(tmp_path, monkeypatch, recwarn, channels, cancel):
     monkeypatch.setattr(audio, "_BLOCK", 10_000)  # a recording may begin with silence
     channels = np.stack(channels, axis=1)
     soundfile.write(tmp_path / "in.wav", channels, 16_000, subtype="FLOAT")
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        found = audio.to_mono_16k(channels, 16_000)
-        assert np.array_equal(audio.read(tmp_path / "in.wav"), found.astype(np.float32))
+    found = audio.to_mono_16k(channels, 16_000)
+    assert np.array_equal(audio.read(tmp_path / "in.wav"), found.astype(np.float32))
+    told = [str(warning.message) for warning in recwarn]
     assert len(told) == 2 * cancel
     if cancel:
         assert np.std(found) > 0.9 * np.sqrt(np.var(channels, axis=0).max())
-        assert "in.wav" in str(told[1].message) and "cancel" in str(told[1].message)
+        assert "in.wav" in told[1] and "cancel" in told[1]
 
 
 @pytest.mark.parametrize("samples", [1, 799, 800, 16_001])
 def test_level_of_silence_is_silence(samples):
-    assert np.array_equal(audio.level(np.zeros(samples, np.float32)), np.zeros(samples))
-    hiss = np.full(samples, 1e-6, np.float32)
-    assert np.abs(audio.level(hiss)).max() <= 1.01e-4
+    assert not audio.level(np.zeros(samples, np.float32)).any()
+    assert np.abs(audio.level(np.full(samples, 1e-6, np.float32))).max() <= 1.01e-4
 
 
 def test_pauses_noise_and_clicks_do_not_count():
@@ -214,11 +209,7 @@ def test_what_is_written_is_whole_or_not_there(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt), audio.replacing(path) as part:
         part.write_bytes(b"half")
         raise KeyboardInterrupt
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(AudioError, match=r"out\.wav: No space left"):
         audio.write(path, tone(1))
     assert os.listdir(tmp_path) == ["out.wav"] and path.read_bytes() == before
