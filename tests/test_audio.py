@@ -54,16 +54,6 @@ def test_channels_are_averaged_and_integers_scaled(given, wanted, error):
     assert np.abs(audio.to_mono_16k(given, 16_000) - wanted).max() < error
 
 
-@pytest.mark.parametrize("suffix, subtype, error", [
-    ("wav", "PCM_U8", 2e-2), ("wav", "PCM_24", 1e-6), ("wav", "DOUBLE", 1e-7),
-    ("flac", "PCM_16", 1e-4), ("ogg", "VORBIS", 5e-2), ("aiff", "PCM_16", 1e-4),
-])  # fmt: skip
-def test_formats(tmp_path, suffix, subtype, error):
-    path = tmp_path / f"in.{suffix}"
-    soundfile.write(path, tone(1), 16_000, subtype=subtype)
-    assert np.abs(audio.read(path) - tone(1)).max() < error
-
-
 @pytest.mark.parametrize("suffix, rate, block", [("mp3", 16_000, 5_003), ("wav", 44_100, 1_009)])
 def test_what_is_read_in_blocks_is_what_is_read_at_once(tmp_path, monkeypatch, suffix, rate, block):
     # soundfile's own blocks seek after each read, which leaves a wrong frame at every border.

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 import umtlib
 from conftest import assert_refused, tone
-from umtlib import audio, checkpoint, generation
+from umtlib import audio, checkpoint
 from umtlib.checkpoint import official
 from umtlib.errors import CheckpointError
 
@@ -193,21 +193,6 @@ def test_the_command_refuses_in_one_line(umt, folder, tmp_path):
     out = tmp_path / "m"
     assert_refused(umt("import-official", folder, "--out", out), "lastmodel_1", out=out)
     assert not (tmp_path / "trap").exists()
-
-
-def test_generation_reaches_back_over_the_largest_dilation(tmp_path):
-    files = write(tmp_path / "w", 14)
-    model = official.load_official(tmp_path / "w")
-    samples = (8192 // POOL + 11) * POOL
-    generator = torch.Generator().manual_seed(0)
-    latent = model.encode(torch.randint(256, (1, samples), generator=generator))
-    uniforms = torch.rand(1, samples, generator=generator)
-    decoder = model.decoders[model.domains[0]]
-    codes = generation.generate(decoder, latent, uniforms=uniforms, backend="cpu")
-    logits = stated_decoder(files[0]["decoder_state"], codes, latent, 14)
-    drawn = (logits.softmax(1).cumsum(1) <= uniforms[:, None]).sum(1)
-    # Where a uniform falls on the border of two codes, the order of additions decides.
-    assert (drawn == codes).float().mean() > 0.999
 
 
 class Hostile:
