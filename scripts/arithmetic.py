@@ -18,6 +18,7 @@ import umtlib
 from umtlib import audio, generation
 from umtlib.corpora.pairs import read_pairs
 from umtlib.evaluation import pitch, recogniser, truth
+from umtlib.evaluation.tables import markdown
 from umtlib.evaluation.translations import choose
 
 
@@ -44,15 +45,14 @@ def main(
                 rows[way].append(found | truth.evaluate(pair.audio(name)[:length], sound, judge))
         print(pair.id, flush=True)
     print(f"{len(rows['one'])} translations; {chosen} against float32")
-    print(f"{'measure':<18}{'float32':>10}{'other seed':>12}{'auto':>10}{'error':>10}")
-    worst = 0.0
+    cells, worst = [], 0.0
     for measure in rows["one"][0]:
         one, seed, auto = (np.array([row[measure] for row in rows[way]]) for way in ways)
         error = np.nanstd(auto - one) / len(one) ** 0.5
         moved = np.nanmean(seed - one), np.nanmean(auto - one)
-        print(f"{measure:<18}{np.nanmean(one):>10.4f}", end="")
-        print(f"{moved[0]:>+12.4f}{moved[1]:>+10.4f}{error:>10.4f}")
+        cells.append((measure, float(np.nanmean(one)), *map(float, moved), float(error)))
         worst = max(worst, abs(moved[1]) / (abs(moved[0]) + 2 * error + 1e-12))
+    print(markdown(("measure", "float32", "other seed", "auto", "error"), cells))
     raise SystemExit(worst > 1)
 
 

@@ -7,11 +7,12 @@ opens it there; so does the README, where it has the line ``<!-- badge -->``. Ba
 addresses on GitHub. To do it again changes nothing.
 """
 
-import json
 import re
 import sys
 import tomllib
 from pathlib import Path
+
+import nbformat
 
 ROOT = Path(__file__).parents[1]
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
@@ -54,31 +55,25 @@ def badge(where: str, name: str) -> str:
 
 def notebook(text: str, name: str, where: str) -> str:
     """Return a notebook's text with first cell and badge."""
-    content = json.loads(text)
-    title = next(cell for cell in content["cells"] if cell["cell_type"] == "markdown")
-    first = next(cell for cell in content["cells"] if cell["cell_type"] == "code")
-    lines = [line for line in _joined(title).split("\n") if not line.startswith(BADGE)]
+    content = nbformat.reads(text, as_version=4)
+    title, first = (
+        next(cell for cell in content.cells if cell.cell_type == kind)
+        for kind in ("markdown", "code")
+    )
+    lines = [line for line in title.source.split("\n") if not line.startswith(BADGE)]
     if wanted := badge(where, name):
         lines[1:] = ["", wanted, *lines[1:]]
-    title["source"] = _split(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)))
-    if "google.colab" not in _joined(first):
+    title.source = re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
+    if "google.colab" not in first.source:
         sys.exit(f"{name}: the first code cell is not the one that sets up Colab")
-    first["source"] = _split(CELL.format(address=where))
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    first.source = CELL.format(address=where)
+    return nbformat.writes(content) + "\n"
 
 
 def readme(text: str, where: str) -> str:
     """Return the README with its badge after the mark, if it has one."""
     wanted = badge(where, "01_quickstart.ipynb")
     return re.sub(r"<!-- badge -->.*", lambda _: f"<!-- badge --> {wanted}".rstrip(), text)
-
-
-def _joined(cell: dict) -> str:
-    return "".join(cell["source"])
-
-
-def _split(source: str) -> list[str]:
-    return source.splitlines(keepends=True)
 
 
 def main() -> None:
