@@ -1,5 +1,6 @@
 """What several tests need: a model small enough to run in a blink, and the command line."""
 
+import json
 import os
 import signal
 from dataclasses import replace
@@ -11,7 +12,7 @@ import soundfile
 import torch
 
 from umtlib import checkpoint, cli, config, translator
-from umtlib.corpora.corpus import MANIFEST, Track, sha256, write_manifest
+from umtlib.corpora.corpus import MANIFEST, SKIPPED, Track, sha256, write_manifest
 
 # Models this small are slower on two threads than on one, and several times so on a busy machine.
 torch.set_num_threads(1)
@@ -87,6 +88,11 @@ def umt(capfd):
 def tone(seconds=0.05, rate=16_000, hertz=440.0, amplitude=0.3):
     """A sine, float64, shape (T,)."""
     return amplitude * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+
+
+def skipped(out):
+    """What a corpus says of files that were dropped or cut."""
+    return [json.loads(line) for line in (out / SKIPPED).read_text().splitlines()]
 
 
 def assert_refused(result, *words, out="out"):

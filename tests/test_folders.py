@@ -1,6 +1,5 @@
 """Folders of recordings to a corpus: what happens to each file, and that nothing is done twice."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from conftest import assert_refused, tone
+from conftest import assert_refused, skipped, tone
 from umtlib import audio
 from umtlib.audio import opening
 from umtlib.corpora import folders, prepare, processes
@@ -28,10 +27,6 @@ def songs(folder, count=8, **settings):
     for number in range(count):
         song(folder / f"song ({number:02d}).wav", hertz=200 + 10 * number, **settings)
     return folder
-
-
-def skipped(out):
-    return [json.loads(line) for line in (out / SKIPPED).read_text().splitlines()]
 
 
 def test_any_tree_becomes_a_corpus(tmp_path):

@@ -50,9 +50,8 @@ def fields_of(kind):
     pairs = {}
     for item in dataclasses.fields(kind):
         inner = fields_of(item.type) if dataclasses.is_dataclass(item.type) else NUMBERS
-        pairs[item.name] = inner | VALUES
-        if item.default is not dataclasses.MISSING:
-            pairs[item.name] |= st.just(item.default)
+        good = [] if item.default is dataclasses.MISSING else [st.just(item.default)]
+        pairs[item.name] = st.one_of(inner, VALUES, *good)
     return st.fixed_dictionaries({}, optional=pairs) | VALUES
 
 

@@ -1,14 +1,13 @@
 """MusicNet's layout to a corpus, from lines of its real metadata."""
 
-import json
 from pathlib import Path
 
 import pytest
 import soundfile
 
-from conftest import assert_refused, tone
+from conftest import assert_refused, skipped, tone
 from umtlib.corpora import musicnet
-from umtlib.corpora.corpus import SKIPPED, Corpus
+from umtlib.corpora.corpus import Corpus
 from umtlib.errors import CorpusError, UmtError
 
 # Lines of the real musicnet_metadata.csv (Thickstun et al., CC BY 4.0), with its quoted commas.
@@ -78,8 +77,7 @@ def test_a_missing_recording_is_listed(folder):
     (folder / "train_data/2075.wav").unlink()
     (folder / "train_data/2341.wav").write_bytes(b"<html>")
     assert len(build(folder).tracks) == 18
-    text = (folder.parent / "out" / SKIPPED).read_text().splitlines()
-    lines = {line["file"]: line["reason"] for line in map(json.loads, text)}
+    lines = {line["file"]: line["reason"] for line in skipped(folder.parent / "out")}
     assert "No such file" in lines["train_data/2075.wav"]
     assert "cannot be decoded" in lines["train_data/2341.wav"]
 

@@ -1,7 +1,6 @@
 """Any name that the file system holds works: in pictures, lines, tables, manifests and files."""
 
 import io
-import json
 import os
 import subprocess
 import sys
@@ -10,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from conftest import tone
-from umtlib.corpora.corpus import SKIPPED, Corpus
+from conftest import skipped, tone
+from umtlib.corpora.corpus import Corpus
 from umtlib.evaluation import tables
 from umtlib.files import names
 from umtlib.notebook import plots
@@ -74,8 +73,7 @@ def test_they_are_all_in_a_corpus(tmp_path, umt):
         "corpus", "folder", "--domain", f"d={folder}", "--workers", 1, "--out", tmp_path / "out\n"
     )
     assert (status, len(printed.splitlines())) == (0, 1), complaint
-    lines = (tmp_path / "out\n" / SKIPPED).read_text().splitlines()
-    left_out = {line["file"]: line["reason"] for line in map(json.loads, lines)}
+    left_out = {line["file"]: line["reason"] for line in skipped(tmp_path / "out\n")}
     found = [track.source["source"] for track in Corpus(tmp_path / "out\n").tracks]
     assert sorted([*found, *left_out]) == sorted(names.readable(f"{name}.wav") for name in ODD)
     assert all("hidden" in reason for reason in left_out.values())

@@ -8,9 +8,9 @@ import pytest
 import soundfile
 
 import umtlib
-from conftest import assert_refused, tone
+from conftest import assert_refused, skipped, tone
 from umtlib.corpora import download, nsynth
-from umtlib.corpora.corpus import SKIPPED, Corpus
+from umtlib.corpora.corpus import Corpus
 from umtlib.corpora.nsynth import Selection
 from umtlib.errors import CorpusError, UmtError
 
@@ -77,7 +77,7 @@ def test_families_keep_the_official_splits(tmp_path):
     for track in corpus.tracks:
         assert nsynth.SPLITS[track.source["nsynth"]] == track.split
         assert track.domain == track.source["instrument_family_str"]
-    assert (tmp_path / "out" / SKIPPED).read_text() == ""
+    assert skipped(tmp_path / "out") == []
 
 
 def test_an_instrument_is_divided_by_pitch(tmp_path):
@@ -125,7 +125,7 @@ def test_real_and_missing_notes(tmp_path):
     (tmp_path / missing).unlink()
     flutes = Selection(families=["flute"])
     build(tmp_path, tmp_path / "out", by="instrument", selection=flutes)
-    [line] = map(json.loads, (tmp_path / "out" / SKIPPED).read_text().splitlines())
+    [line] = skipped(tmp_path / "out")
     assert line["file"] == missing and "No such file" in line["reason"]
 
 

@@ -28,7 +28,6 @@ __all__ = [
 ]  # fmt: skip
 
 LONGEST = 12 * 3600  # seconds; what decodes to more than this is refused, not collected in memory
-RATES = range(4_000, 768_001)  # Hz; a header with another rate is damaged
 _MOST_CHANNELS = 64  # of an array; more means that time does not come first
 _BLOCK = 1 << 18  # values (frames times channels) decoded at a time
 
@@ -71,9 +70,7 @@ def stream(path: str | os.PathLike) -> Iterator[np.ndarray]:
                       f"{promised / file.samplerate:.4g} s that its header says; it is used as far "
                       "as it goes")  # fmt: skip
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
-        text = (
-            f"{path} cannot be decoded as audio; convert it to WAV first, with ffmpeg or an editor"
-        )
+        text = f"{path} cannot be decoded as audio; convert it to WAV first, such as with ffmpeg"
         raise AudioError(text) from error
 
 
@@ -87,8 +84,7 @@ class Recording:
     def __init__(self, path: str | os.PathLike, kept: BinaryIO):
         start, self.samples, self.span = kept.seek(0, os.SEEK_END), 0, 0.0
         for block in filter(len, stream(path)):
-            kept.write(block.tobytes())
-            self.samples += len(block)
+            self.samples += kept.write(block.tobytes()) // block.itemsize
             self.span = max(self.span, float(np.ptp(block)))
         kept.flush()
         self.waveform = np.memmap(kept, np.float32, "r", start, (self.samples,))
@@ -229,7 +225,7 @@ def _mono(blocks: Iterable[np.ndarray], name: str) -> Iterator[np.ndarray]:
 
 def _to_16k(blocks: Iterable[np.ndarray], rate: float, name: str) -> Iterator[np.ndarray]:
     """Average the channels of blocks (frames, channels) and resample; return the frames."""
-    if not RATES.start <= rate < RATES.stop:
+    if not 4_000 <= rate <= 768_000:  # the header is damaged
         raise AudioError(f"{name}: a sample rate of {rate:g} Hz; give audio of 4 to 768 kHz")
     resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="VHQ")
     frames = made = 0

@@ -1,7 +1,7 @@
 """What the network is shown at step n: a function of the seed and n alone.
 
-That is all that exact resume needs: no state of a data loader has to be saved, and any number of
-worker processes gives the same batches.
+That is all that exact resume needs: no state of a data loader is saved, and any number of worker
+processes gives the same batches.
 """
 
 import signal

@@ -44,11 +44,10 @@ def build(
     domains: Mapping[str, str] = AUTHORS,
     **settings,
 ) -> Summary | None:
-    """Make a corpus of a folder with ``musicnet_metadata.csv``, ``train_data`` and ``test_data``.
+    """Make a corpus of MusicNet; each domain has an expression, see `selector`.
 
-    Each domain has an expression that chooses its recordings, see `selector`; settings are those of
-    `prepare`. A wrong layout or expression, a recording of two domains, or a domain with too few
-    raises a CorpusError.
+    Settings are those of `prepare`. A wrong layout or expression, a recording of two domains, or a
+    domain with too few raises a CorpusError.
     """
     folder = Path(folder)
     rows = read_metadata(folder / METADATA)
@@ -64,10 +63,7 @@ def build(
 
 
 def read_metadata(path: Path) -> list[dict]:
-    """Return the recordings of a ``musicnet_metadata.csv``; ``id`` and ``seconds`` as numbers.
-
-    Another file, or none, raises a CorpusError.
-    """
+    """Return the recordings, ``id`` and ``seconds`` as numbers; another file: a CorpusError."""
     try:
         with path.open(encoding="utf-8", newline="") as lines:
             rows = [{name: row[name] for name in COLUMNS} for row in csv.DictReader(lines)]

@@ -1,13 +1,12 @@
 """Audio files of any kind become the tracks of a corpus: in parallel, resumable, in shards.
 
 Every file is decoded block by block, averaged to mono, resampled to 16 kHz, brought to the level of
-all training audio (`umtlib.audio.level`) and written as 16-bit WAV. Nothing else is done to it. A
-file that cannot be used is named in ``skipped.jsonl`` with the reason, and so is one of which only
-a part could be used or that had to be mended.
+all training audio (`umtlib.audio.level`) and written as 16-bit WAV. Nothing else is done to it.
+``skipped.jsonl`` names each that could not be used, or not whole, with the reason.
 
-Results are noted one by one in ``.work/``, so that a run that was cut off goes on where it stopped.
-Several processes, on one machine or many, share the work through the file system alone: each takes
-every n-th file, and whichever finishes last writes the manifest.
+Results are noted one by one in ``.work/``: a run that was cut off goes on where it stopped, and
+processes share the work through the file system alone, on one machine or many. Each takes every
+n-th file, and whichever finishes last writes the manifest.
 """
 
 import contextlib

@@ -11,10 +11,10 @@ from umtlib.audio import SAMPLE_RATE
 def whistle(
     notes: Sequence[Sequence[float]], seconds: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Whistle a melody, with glides, vibrato, breath and an uneven level.
+    """Whistle a melody, with glides, vibrato, breath and an uneven level, all drawn by ``rng``.
 
-    Its notes are (onset, offset, pitch), in seconds and MIDI numbers, one at a time. The generator
-    draws the deviations from a perfect tone. The result is float64 at 16 kHz, of any level.
+    Its notes are (onset, offset, pitch), in seconds and MIDI numbers, one at a time. The result is
+    float64 at 16 kHz, of any level.
     """
     t = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     pitch, level, age = _contours(notes, t, rng)

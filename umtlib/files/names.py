@@ -10,8 +10,6 @@ def readable(name: str | os.PathLike) -> str:
     Control characters, line ends, marks that reverse the order of writing, and bytes that are no
     text are escaped as Python does; all else stays.
 
-    Examples
-    --------
     >>> print(readable("two\nlines"), readable("as they are"))
     two\nlines as they are
     """
