@@ -35,9 +35,11 @@ class Fixed:
 @pytest.mark.parametrize("fraction", [0.0, 0.25, 0.8, 1.0])
 def test_stretch_is_shifted_by_what_the_generator_said(pitch, fraction):
     clean = tone(pitch)
-    bent = augment.pitch_modulation(clean, Fixed(1.0, 0.5, fraction))  # 0.5 s in the middle
-    changed = np.flatnonzero(bent != clean)
-    assert changed[0] >= 4_000 and changed[-1] < 12_000 and np.ptp(changed) > 7_900
+    places = (0, 0, 0, 4_000), (0, 0.99995, 12_000, 16_000), (1, 0.5, 4_000, 12_000)
+    for length, place, first, last in places:
+        bent = augment.pitch_modulation(clean, Fixed(length, place, fraction))
+        changed = np.flatnonzero(bent != clean)
+        assert first <= changed[0] < first + 50 and last - 50 < changed[-1] < last
     half_steps = 12 * np.log2(frequency(bent[5_000:11_000]) / frequency(clean[5_000:11_000]))
     # 3 cents: the phase vocoder's own error on a steady tone.
     assert half_steps == pytest.approx(fraction - 0.5, abs=0.03)
@@ -50,18 +52,6 @@ def test_length_kept_target_untouched_and_reproducible():
     )
     assert (first.shape, first.dtype) == (clean.shape, np.float32) and np.array_equal(clean, kept)
     assert np.array_equal(first, again) and not np.array_equal(first, other)
-
-
-def test_stretches_and_places_cover_their_range():
-    clean = np.random.default_rng(0).uniform(-0.5, 0.5, RATE).astype(np.float32)
-    rng = np.random.default_rng(0)
-    spans = []
-    for _ in range(60):
-        changed = np.flatnonzero(augment.pitch_modulation(clean, rng) != clean)
-        spans.append((changed[0] / RATE, (changed[-1] + 1 - changed[0]) / RATE))
-    starts, lengths = np.array(spans).T
-    assert 0.249 < lengths.min() < 0.28 and 0.47 < lengths.max() <= 0.5
-    assert starts.min() < 0.1 and (starts + lengths).max() > 0.95
 
 
 @pytest.mark.parametrize("length", [1, 100, 3_000])

@@ -252,17 +252,6 @@ def test_a_corpus_without_held_out_tracks_is_said_at_the_start(corpus, tmp_path,
         runs.train(corpus, tmp_path / "run", blink(), 50)
 
 
-def test_what_a_processor_computes_in_is_recorded_and_told_of(corpus, tmp_path, monkeypatch):
-    run = {"pace": PACE, "workers": 0, "resume": True}
-    monkeypatch.setattr(devices, "native", lambda _: True)
-    runs.train(corpus, tmp_path / "run", blink(), 2, **run)
-    monkeypatch.setattr(devices, "native", lambda _: False)
-    with pytest.warns(RuntimeWarning, match="native bfloat16, not none"):
-        runs.train(corpus, tmp_path / "run", blink(), 4, **run)
-    folder = checkpoint.newest(tmp_path / "run")
-    assert json.loads((folder / runs.PROGRESS).read_text())["bfloat16"] == "none"
-
-
 @pytest.mark.parametrize("wrong, word", [
     (["--model", "nowhere"], "nowhere"), (["--set", "crops=1"], "crops"),
     (["--device", "cuda:77"], "cuda:77"), ([], "--steps"),

@@ -41,14 +41,6 @@ def test_mulaw_is_a_bijection_on_codes_and_within_half_a_step_of_the_companded_s
     assert (error <= bound + 1e-7).all()
 
 
-def test_official_mulaw_follows_its_formula_and_is_no_bijection():
-    every = torch.arange(256)
-    again = mulaw.encode(mulaw.decode(every, "official"), "official")
-    assert (every - again).float().mean() > 0.5  # almost every code moves down by one
-    assert mulaw.encode(torch.tensor([-1.0, 0.0, 1.0]), "official").tolist() == [0, 127, 255]
-    assert mulaw.decode(torch.tensor([0, 128]), "official").tolist() == pytest.approx([-1.0, 0.0])
-
-
 # --- receptive field and causality ----------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from umtlib import config, translator
-from umtlib.generation import chunks, generate, translation
+from umtlib.generation import chunks, translation
 from umtlib.generation.chunks import perform_long
 from umtlib.generation.hearing import Heard, encode_blocks
 from umtlib.generation.perform import perform
@@ -136,12 +136,3 @@ def test_a_guide_is_told_of_each_frame_once_and_finishes_it_with_what_it_said(mo
         assert Late.told == 200 and seen[0] < 40 and len(seen) > 15
         assert max(kept) < 50  # what is done is forgotten
         assert torch.equal(torch.cat(Late.aims), heard.levels[0])
-
-
-def test_a_guide_that_wants_pieces_is_told_a_latent_at_once(model):
-    decoder, latent = model.decoders["a"], torch.zeros(1, 8, 3)
-    if isinstance(decoder.guide, Late):
-        pytest.skip("it wants a memory")
-    codes = generate(decoder, latent, generator=rng(4))
-    assert codes.shape == (1, 3 * POOL)
-    assert torch.equal(generate(decoder, decoder.guide.tell(latent), generator=rng(4)), codes)
