@@ -22,6 +22,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from test_generation import (
+    LATENT,
     POOL,
     SMALL,
     VARIANTS,
@@ -415,6 +416,8 @@ def test_a_gpu_that_disagrees_is_not_used(monkeypatch, fresh, folder, what):
     fresh.driver.source.write_text(text.replace(right, wrong))
     with pytest.warns(RuntimeWarning, match="disagrees with the reference .* on the CPU instead"):
         assert generation.fastest() == "cpu"
+    with pytest.raises(GenerationError, match="disagrees with the reference"):
+        generation.generate(make_decoder(SMALL), torch.zeros(1, LATENT, 1), backend="cuda")
     found = SimpleNamespace(name="T4", major=7, minor=5, total_memory=16 << 30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: found)
     assert "disagrees with the reference" in doctor._gpu()[1]

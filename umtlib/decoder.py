@@ -137,22 +137,13 @@ class Decoder(nn.Module):
         return self.logits(F.relu(h))
 
     def _skips(self, x: Tensor, condition: Tensor) -> Tensor:  # (B, T, C), (B, N, L) -> (B, T, S)
-        skips, channels = self.input_skip(x), self.config.channels
-        if not fused.fits(x):
-            for layer in self.layers:
-                x, skip = layer(x, condition)
-                skips = skips + skip
-            return skips
-        conditions = [layer.condition(condition) + layer.taps.bias for layer in self.layers]
-        return fused.stack(
-            x.float(),
-            skips.float() + sum(layer.out.bias[channels:] for layer in self.layers),
-            torch.stack(conditions).float(),
-            [layer.dilation for layer in self.layers],
-            [layer.taps.weight for layer in self.layers],
-            [layer.out.weight for layer in self.layers],
-            [layer.out.bias[:channels] for layer in self.layers],
-        )
+        skips = self.input_skip(x)
+        if fused.fits(x):
+            return fused.stack(self.layers, x, skips, condition)
+        for layer in self.layers:
+            x, skip = layer(x, condition)
+            skips = skips + skip
+        return skips
 
     @property
     def receptive_field(self) -> int:

@@ -39,10 +39,8 @@ def gather(decoder: Decoder) -> Weights:
     out_bias = torch.stack([layer.out.bias for layer in layers]).double()
     skip_bias = decoder.input_skip.bias.double() + out_bias[:, channels:].sum(dim=0)
     conditions, head = [layer.condition.weight for layer in layers], decoder.head_condition
-    if head is None:
-        conditions.append(conditions[0].new_zeros(len(skip_bias), conditions[0].shape[1]))
-    else:
-        conditions.append(head.weight)
+    nothing = conditions[0].new_zeros(len(skip_bias), conditions[0].shape[1])
+    conditions.append(nothing if head is None else head.weight)
     made = {
         "table": _table(decoder, skip_bias),
         "condition": torch.cat(conditions),

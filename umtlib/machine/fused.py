@@ -25,7 +25,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from umtlib.errors import NativeError
@@ -52,23 +52,19 @@ def fits(x: Tensor) -> bool:
     return fast and torch.is_grad_enabled() and available()
 
 
-def stack(
-    x: Tensor,
-    skips: Tensor,
-    conditions: Tensor,
-    dilations: Sequence[int],
-    taps: Sequence[Tensor],
-    outs: Sequence[Tensor],
-    biases: Sequence[Tensor],
-) -> Tensor:
-    """Return the skip sums of a stack of gated layers, (B, T, S).
+def stack(layers: Sequence[nn.Module], x: Tensor, skips: Tensor, condition: Tensor) -> Tensor:
+    """Return the skip sums of `umtlib.decoder.GatedLayer`s, float32, (B, T, S).
 
-    They start from `skips`, which has the biases of all skips in it; `x` enters the first layer,
-    (B, T, C). Before the gates the conditions are added, (layers, B, F, 2C), T a multiple of F. Per
-    layer, taps are (2C, 2C), outs (C + S, C), and biases, of the residual, (C,). All is float32;
-    the products are taken in bfloat16 under autocast to it.
+    They start from `skips`; `x`, (B, T, C), enters the first; all are conditioned on (B, F, L), T
+    a multiple of F. The products are taken in bfloat16 under autocast to it, else in float32.
     """
-    return _Stack.apply(_product(), dilations, x, skips, conditions, *taps, *outs, *biases)
+    biases, channels = [layer.out.bias for layer in layers], x.shape[2]
+    skips = skips.float() + sum(bias[channels:] for bias in biases)
+    conditions = torch.stack([layer.condition(condition) + layer.taps.bias for layer in layers])
+    weights = [layer.taps.weight for layer in layers] + [layer.out.weight for layer in layers]
+    weights += [bias[:channels] for bias in biases]
+    dilations = [layer.dilation for layer in layers]
+    return _Stack.apply(_product(), dilations, x.float(), skips, conditions.float(), *weights)
 
 
 def _product() -> torch.dtype:
