@@ -91,9 +91,6 @@ class StandIn:
             function.umt_launch(ctypes.byref(call), blocks)
         return results
 
-    def cuStreamSynchronize(self, stream):
-        return self.note("cuStreamSynchronize", (stream,))
-
     def named(self, name):
         return [arguments for called, *arguments in self.calls if called == name]
 

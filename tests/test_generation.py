@@ -317,6 +317,9 @@ def test_several_decoders_at_once_are_each_as_alone():
         alone = generation.generate(decoder, latent, generator=rng, backend="reference")
         assert torch.equal(alone, codes)
     assert heard[-1] == 3 * POOL and heard == sorted(heard)
+    assert generation.generate(decoders[0], torch.zeros(2, LATENT, 0)).shape == (2, 0)
+    with pytest.raises(GenerationError, match="1 told for 5 decoders"):
+        generation.generate_many(decoders, [Told(torch.zeros(1, LATENT, 1))])
 
 
 @pytest.mark.parametrize("variant, change, message", [
@@ -338,13 +341,6 @@ def test_what_cannot_be_made_is_refused(variant, change, message):
         generation.generate(
             make_decoder(VARIANTS[variant]), **{"told": torch.zeros(1, LATENT, 2)} | change
         )
-
-
-def test_nothing_is_nothing():
-    decoder = make_decoder(SMALL)
-    assert generation.generate(decoder, torch.zeros(2, LATENT, 0)).shape == (2, 0)
-    with pytest.raises(GenerationError, match="1 told for 2 decoders"):
-        generation.generate_many([decoder] * 2, [Told(torch.zeros(1, LATENT, 1))])
 
 
 @needs_compiler

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from test_generation_long import noise, rng
 
 from umtlib import config, translator
 from umtlib.generation import chunks, translation
@@ -53,14 +54,6 @@ def model(request):
     for buffer in made.decoders.buffers():  # how sharp a frame model's attacks are
         buffer.fill_(0.4)
     return made.eval().requires_grad_(False)
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def noise(samples, seed=0):
-    return 0.2 * torch.rand(samples, generator=rng(seed)) - 0.1
 
 
 def joined(pieces, name):

@@ -18,13 +18,8 @@ from umtlib.small.state import State
 from umtlib.translator import MusicTranslator
 
 BEGIN, TOGETHER = 32, 192  # segments that the encoder is fitted to: of a domain, and of all
-STAGES = {
-    "first": painting.step,
-    "game": game.step,
-    "again": painting.step,
-    "shared": wavenets.step,
-    "own": wavenets.step,
-}
+STAGES = {"first": painting.step, "game": game.step, "again": painting.step}
+STAGES |= {"shared": wavenets.step, "own": wavenets.step}
 
 
 class Training(State):
