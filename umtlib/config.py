@@ -227,9 +227,7 @@ PRESETS = {
 
 
 def preset(
-    name: str,
-    domains: Iterable[str] = SIX_DOMAINS,
-    presets: Mapping[str, Preset] = PRESETS,
+    name: str, domains: Iterable[str] = SIX_DOMAINS, presets: Mapping[str, Preset] = PRESETS
 ) -> Preset:
     """Return a preset with these names for its decoders, or raise ConfigError if there is none."""
     if name not in presets:

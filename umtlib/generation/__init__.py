@@ -216,9 +216,16 @@ def _begun(
     kind: tuple,
 ) -> tuple[Told, Tensor]:
     """Return what one decoder is told, and its uniforms, if all of it goes together."""
-    told = _checked(decoder, told)
-    streams, _, frames = told.condition.shape
-    owner, shape = (*kind, streams, id(decoder)), (streams, frames * decoder.guide.hop)
+    guide, number = decoder.guide, decoder.logits.weight.dtype
+    if not isinstance(told, Told):
+        told = guide.tell(_finite("latent", told, number, None, guide.latent, None))
+    condition = _finite("condition", told.condition, number, None, guide.channels, None)
+    (streams, _, frames), predictors = condition.shape, None
+    if guide.order:
+        shape = streams, frames, guide.order
+        predictors = _finite("predictors", told.predictors, torch.float64, *shape)
+    told = Told(condition, predictors)
+    owner, shape = (*kind, streams, id(decoder)), (streams, frames * guide.hop)
     if state.owner not in (None, owner):
         raise GenerationError(
             f"the state belongs to another decoder, backend, dtype or number of streams: "
@@ -230,21 +237,9 @@ def _begun(
     return told, native.array("uniforms", uniforms, torch.float32, shape, *native.UNIFORM)
 
 
-def _checked(decoder: Decoder, told: Told | Tensor) -> Told:
-    """Return what is told, if it is what the decoder's layers and the compiled code expect."""
-    guide, kind = decoder.guide, decoder.logits.weight.dtype
-
-    def finite(name: str, array: Tensor, kind: torch.dtype, *shape: int | None) -> Tensor:
-        device = getattr(array, "device", "cpu")
-        return native.array(name, array, kind, shape, *native.FINITE, device)
-
-    if not isinstance(told, Told):
-        told = guide.tell(finite("latent", told, kind, None, guide.latent, None))
-    condition = finite("condition", told.condition, kind, None, guide.channels, None)
-    if not guide.order:
-        return Told(condition)
-    shape = len(condition), condition.shape[2], guide.order
-    return Told(condition, finite("predictors", told.predictors, torch.float64, *shape))
+def _finite(name: str, array: Tensor, kind: torch.dtype, *shape: int | None) -> Tensor:
+    device = getattr(array, "device", "cpu")
+    return native.array(name, array, kind, shape, *native.FINITE, device)
 
 
 def _run_all(make: Callable, count: int, threads: int, stop: threading.Event) -> None:

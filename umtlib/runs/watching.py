@@ -27,11 +27,7 @@ CLIPPED = 0.01  # share of samples at the ends of the scale
 
 @torch.no_grad()
 def validate(
-    model: MusicTranslator,
-    corpus: Corpus,
-    domains: tuple[str, ...],
-    samples: int,
-    batches: int = 2,
+    model: MusicTranslator, corpus: Corpus, domains: tuple[str, ...], samples: int, batches: int = 2
 ) -> dict[str, dict[str, float]]:
     """Measure a translator on segments of the ``val`` split, always the same ones, in float32.
 
