@@ -96,6 +96,10 @@ def test_shipped_models_load_have_a_card_and_are_named():
 
 
 def test_a_run_gives_its_newest_intact_checkpoint(model, tmp_path):
+    (tmp_path / "log.jsonl").touch()
+    refused(tmp_path, "after its first save")
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        checkpoint.newest(tmp_path)
     for step in (10, 20):
         checkpoint.save(model, tmp_path / checkpoint.STEP.format(step))
     with pytest.raises(CheckpointError, match="exists already"):
@@ -107,11 +111,3 @@ def test_a_run_gives_its_newest_intact_checkpoint(model, tmp_path):
         assert checkpoint.newest(tmp_path).name == "step-00000010"
     with pytest.warns(RuntimeWarning, match="step-00000020"):
         checkpoint.load(tmp_path)  # a run's folder is a model too
-
-
-def test_a_run_without_a_checkpoint_is_no_model(tmp_path):
-    (tmp_path / "log.jsonl").touch()
-    with pytest.raises(CheckpointError, match="after its first save"):
-        checkpoint.load(tmp_path)
-    with pytest.raises(CheckpointError, match="holds no checkpoint"):
-        checkpoint.newest(tmp_path)
