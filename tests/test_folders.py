@@ -271,20 +271,16 @@ def test_as_a_command(umt, tmp_path):
 
 
 HUNGRY = """
-import resource, sys
-import numpy as np
+import contextlib, resource, sys
 from umtlib.corpora import folders
 from umtlib.corpora.corpus import Corpus
 
 if __name__ == "__main__":
-    more = int(sys.argv[3])
-    limit = int(open("/proc/self/statm").read().split()[5]) * resource.getpagesize() + more
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    try:
-        np.ones(more + 2**20, np.uint8)
+    taken, more = int(open("/proc/self/statm").read().split()[5]), int(sys.argv[3])
+    resource.setrlimit(resource.RLIMIT_DATA, [taken * resource.getpagesize() + more] * 2)
+    with contextlib.suppress(MemoryError):
+        bytearray(more + 2**20)
         sys.exit("the limit does not hold")
-    except MemoryError:
-        pass
     folders.build({"d": sys.argv[1]}, sys.argv[2], workers=0)
     corpus = Corpus(sys.argv[2])
     for track in corpus.tracks:

@@ -29,7 +29,7 @@ def build(
 ) -> Summary | None:
     """Make a corpus of a folder of recordings for each domain; settings are those of `prepare`.
 
-    What is not usable, a name, a folder or too few recordings, raises a CorpusError.
+    Folders that are not apart, or without enough recordings, raise a CorpusError.
     """
     _check_apart([out, *domains.values()])
     items: list[Item] = []

@@ -48,7 +48,7 @@ class Item:
     group: str  # tracks of one group are never divided between splits
     split: str | None = None  # decided by the data set, or, with None, by the group's name
     source: Mapping = field(default_factory=dict)  # further fields for the manifest
-    key: str = field(init=False)  # 16 hex digits that name the item and its content
+    key: str = field(init=False)  # 16 hex digits; another size or time of change is another file
 
     def __post_init__(self):
         try:

@@ -22,8 +22,8 @@ def each(
 ) -> Iterator[Made]:
     """Yield what `work` makes of each item, in their order.
 
-    Of so many processes, by default one per CPU, shards on one machine have equal shares; 0 and 1
-    are this one. A process that ends before its work raises a CorpusError.
+    It is done in so many processes, by default one per CPU, shared by the shards of one machine;
+    with 0 or 1 in this one. A process that ends before its work raises a CorpusError.
     """
     if workers is None:
         workers = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))

@@ -46,23 +46,19 @@ _LICENCES = {  # by the beginning of the file's name; _PLAIN for all others
 }
 FIDDLE_TUNES = 240  # of 1,059: as many as are ever asked for
 
-EXCLUDED = {
-    "palestrina/*": "the encodings reserve all derivative electronic formats",
-    "essenFolksong/*": "non-commercial terms, legal status unclear (its license.txt)",
-    "monteverdi/madrigal.5.4.*": "carries a publisher's notice of 2003",
-    "monteverdi/madrigal.5.5.*": "carries a publisher's notice of 2003",
-    "schumann_clara/*": "CC BY-SA: share-alike would bind the audio",
-    "beach/*": "CC BY-SA: share-alike would bind the audio",
-    "ciconia/*": "CC BY-SA: share-alike would bind the audio",
-    "luca/*": "CC BY-SA: share-alike would bind the audio",
-    "webern/*": "CC BY-SA: share-alike would bind the audio",
-    "leadSheet/*": "all rights reserved in one of the two; no scores",
-    "airdsAirs/*": "the transcriber's name and year, but no terms, are in the file",
-    "oneills1850/*": "transcribers' addresses, but no terms, are in the file",
-    "trecento/*": "not asked for: medieval notation",
-    "bach/*.krn": "a second encoding of a score that is used",
-    "beethoven/*/*.krn": "a second encoding of a score that is used",
-}
+_REASONS = {  # and the patterns of what is left out for it
+    "the encodings reserve all derivative electronic formats": "palestrina/*",
+    "non-commercial terms, legal status unclear (its license.txt)": "essenFolksong/*",
+    "carries a publisher's notice of 2003": "monteverdi/madrigal.5.4.* monteverdi/madrigal.5.5.*",
+    "CC BY-SA: share-alike would bind the audio":
+        "schumann_clara/* beach/* ciconia/* luca/* webern/*",
+    "all rights reserved in one of the two; no scores": "leadSheet/*",
+    "the transcriber's name and year, but no terms, are in the file": "airdsAirs/*",
+    "transcribers' addresses, but no terms, are in the file": "oneills1850/*",
+    "not asked for: medieval notation": "trecento/*",
+    "a second encoding of a score that is used": "bach/*.krn beethoven/*/*.krn",
+}  # fmt: skip
+EXCLUDED = {one: reason for reason, patterns in _REASONS.items() for one in patterns.split()}
 
 _TEMPO_WORDS = {
     "grave": 50, "largo": 52, "lento": 56, "adagio": 60, "larghetto": 64, "andante": 80,
