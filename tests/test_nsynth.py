@@ -11,7 +11,6 @@ import umtlib
 from conftest import assert_refused, skipped, tone
 from umtlib.corpora import download, nsynth
 from umtlib.corpora.corpus import Corpus
-from umtlib.corpora.nsynth import Selection
 from umtlib.errors import CorpusError, UmtError
 
 MINI = Path(__file__).parents[1] / "data" / "mini-nsynth"
@@ -72,7 +71,7 @@ def test_the_shipped_notes_have_the_layout():
 
 
 def test_families_keep_the_official_splits(tmp_path):
-    corpus = build(MINI, tmp_path / "out", selection=Selection(velocities=[50]))
+    corpus = build(MINI, tmp_path / "out", velocities=[50])
     assert corpus.domains == ("flute", "guitar", "keyboard") and len(corpus.tracks) == 12
     for track in corpus.tracks:
         assert nsynth.SPLITS[track.source["nsynth"]] == track.split
@@ -81,8 +80,7 @@ def test_families_keep_the_official_splits(tmp_path):
 
 
 def test_an_instrument_is_divided_by_pitch(tmp_path):
-    flutes = Selection(families=["flute"])
-    corpus = build(MINI, tmp_path / "out", by="instrument", selection=flutes)
+    corpus = build(MINI, tmp_path / "out", by="instrument", families=["flute"])
     assert len(corpus.domains) == 4
     splits = {(t.domain, t.source["pitch"], t.split) for t in corpus.tracks}
     assert len(splits) == len({of[:2] for of in splits})
@@ -95,13 +93,14 @@ def test_an_instrument_is_divided_by_pitch(tmp_path):
     ({"velocities": [25]}, 3), ({"instruments": ["reed_acoustic_001"]}, 4), ({}, 12),
     ({"families": ["flute"], "velocities": [25], "pitches": (60, 60)}, 2),
 ])  # fmt: skip
-def test_selection(choice, names):
-    notes = [
-        note(f"{kind}_001", pitch, velocity)
-        for kind in ("flute_acoustic", "flute_electronic", "reed_acoustic")
-        for pitch, velocity in ((60, 25), (60, 100), (70, 100), (50, 127))
-    ]
-    assert sum(Selection(**choice).takes(n) for each in notes for n in each.values()) == names
+def test_selection(tmp_path, monkeypatch, choice, names):
+    notes = {}
+    for kind in ("flute_acoustic", "flute_electronic", "reed_acoustic"):
+        for pitch, velocity in ((60, 25), (60, 100), (70, 100), (50, 127)):
+            notes |= note(f"{kind}_001", pitch, velocity)
+    write(tmp_path, "nsynth-train", notes)
+    monkeypatch.setattr(nsynth, "prepare", lambda items, out: items)
+    assert len(nsynth.build(tmp_path, None, **choice)) == names
 
 
 def test_a_family_without_official_validation(tmp_path):
@@ -123,8 +122,7 @@ def test_real_and_missing_notes(tmp_path):
     write(tmp_path, "nsynth-train", note(pitch=60) | note(pitch=61) | note(pitch=62))
     missing = "nsynth-train/audio/flute_acoustic_001-061-100.wav"
     (tmp_path / missing).unlink()
-    flutes = Selection(families=["flute"])
-    build(tmp_path, tmp_path / "out", by="instrument", selection=flutes)
+    build(tmp_path, tmp_path / "out", by="instrument", families=["flute"])
     [line] = skipped(tmp_path / "out")
     assert line["file"] == missing and "No such file" in line["reason"]
 
@@ -147,7 +145,7 @@ def test_a_damaged_or_hostile_list_is_refused(tmp_path, text):
 
 @pytest.mark.parametrize("folder, settings, words", [
     ("nowhere", {}, "has no nsynth-train/examples.json"), (MINI, {"by": "colour"}, "by 'colour'"),
-    (MINI, {"selection": Selection(families=["tuba"])}, "loosen"),
+    (MINI, {"families": ["tuba"]}, "loosen"),
 ])  # fmt: skip
 def test_what_is_not_nsynth(tmp_path, folder, settings, words):
     with pytest.raises(CorpusError, match=words):

@@ -66,8 +66,9 @@ def nsynth(
 
     if download:
         _obtain(list(nsynth.SPLITS), folder)
-    chosen = nsynth.Selection(family, source, instrument, pitches, velocity)
-    _prepare(nsynth.build, folder, out=out, by=by, selection=chosen, workers=workers)
+    chosen = {"families": family, "sources": source, "instruments": instrument}
+    chosen |= {"pitches": pitches, "velocities": velocity}
+    _prepare(nsynth.build, folder, out=out, by=by, workers=workers, **chosen)
 
 
 @app.command()

@@ -14,8 +14,7 @@ is brought to the same level, so that velocity stays audible in the timbre alone
 
 import json
 import os
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -28,36 +27,23 @@ DOMAIN = {"family": "instrument_family_str", "source": "instrument_source_str",
 _WORDS, _NUMBERS = ("note_str", *DOMAIN.values()), ("pitch", "velocity")
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Which notes to take; an empty choice takes all."""
-
-    families: Collection[str] = ()  # such as "guitar"
-    sources: Collection[str] = ()  # such as "acoustic"
-    instruments: Collection[str] = ()  # such as "guitar_acoustic_010"
-    pitches: tuple[int, int] = (0, 127)  # lowest and highest, MIDI
-    velocities: Collection[int] = ()  # of 25, 50, 75, 100, 127
-
-    def takes(self, note: Mapping) -> bool:
-        """Say whether a note of ``examples.json`` is chosen."""
-        choices = (self.families, self.sources, self.instruments, self.velocities)
-        values = (note[key] for key in (*DOMAIN.values(), "velocity"))
-        chosen = (not some or one in some for some, one in zip(choices, values, strict=True))
-        return self.pitches[0] <= note["pitch"] <= self.pitches[1] and all(chosen)
-
-
 def build(
     folder: str | os.PathLike,
     out: str | os.PathLike,
     *,
     by: Literal["family", "source", "instrument"] = "family",
-    selection: Selection = Selection(),
+    families: Collection[str] = (),  # such as "guitar"
+    sources: Collection[str] = (),  # such as "acoustic"
+    instruments: Collection[str] = (),  # such as "guitar_acoustic_010"
+    pitches: tuple[int, int] = (0, 127),  # lowest and highest, MIDI
+    velocities: Collection[int] = (),  # of 25, 50, 75, 100, 127
     **settings,
 ) -> Summary | None:
     """Make a corpus of a folder with ``nsynth-train`` and its siblings, or some of them.
 
-    ``by`` says what is to be a domain; settings are those of `prepare`. Another layout, an empty
-    choice, or a domain with nothing to train or validate on raises a CorpusError.
+    ``by`` says what is to be a domain; an empty choice takes all notes; settings are those of
+    `prepare`. Another layout, no note that is chosen, or a domain with none to train or validate
+    on raises a CorpusError.
     """
     if by not in DOMAIN:
         raise CorpusError(f"domains by {by!r}: choose one of {', '.join(DOMAIN)}")
@@ -65,8 +51,13 @@ def build(
     lists = {part: path for part, path in lists.items() if path.is_file()}
     if not lists:
         raise CorpusError(f"{folder} has no nsynth-train/examples.json; name the unpacked NSynth's")
-    notes = ((part, note) for part, path in lists.items() for note in read_examples(path))
-    chosen = [(part, note) for part, note in notes if selection.takes(note)]
+    choices = (families, sources, instruments, velocities)
+    wanted = dict(zip((*DOMAIN.values(), "velocity"), choices, strict=True))
+    chosen = [
+        (part, note) for part, path in lists.items() for note in read_examples(path)
+        if pitches[0] <= note["pitch"] <= pitches[1]
+        and all(not some or note[key] in some for key, some in wanted.items())
+    ]  # fmt: skip
     if not chosen:
         raise CorpusError(f"no note of {folder} is chosen; loosen the selection")
     validated = {note[DOMAIN[by]] for part, note in chosen if part == "nsynth-valid"}
