@@ -112,16 +112,20 @@ def _files(root: Path, collection: str) -> list[str]:
     return sorted(kept, key=_hash)[: FIDDLE_TUNES if collection == "fiddle" else None]
 
 
-def read_score(root: Path, collection: str, file: str, cache: Path) -> Score:
-    """Read one score, through a cache of plain JSON: music21 needs seconds for a quartet.
+def read_score(root: Path, cache: Path, entry: tuple[str, str]) -> Score | dict:
+    """Read a (collection, file), through a cache of JSON: music21 needs seconds for a quartet.
 
-    What it cannot read, or what holds no notes, raises a CorpusError.
+    Of what it cannot read, or what holds no notes, return the line for ``skipped.jsonl``.
     """
+    collection, file = entry
     cached = cache / (file.replace("/", "-") + ".json")
     if cached.is_file():
         score = Score(**json.loads(cached.read_text(encoding="utf-8")))
     else:
-        score = _parse(root, collection, file)
+        try:
+            score = _parse(root, collection, file)
+        except Exception as error:  # music21 raises whatever its many readers raise
+            return {"piece": file, "files": 1, "reason": f"music21 cannot read it: {error}"}
         with files.replacing(cached) as part:
             part.write_text(json.dumps(vars(score)), encoding="utf-8")
     licence = next((text for start, text in _LICENCES.items() if file.startswith(start)), _PLAIN)
@@ -131,15 +135,12 @@ def read_score(root: Path, collection: str, file: str, cache: Path) -> Score:
 def _parse(root: Path, collection: str, file: str) -> Score:
     import music21
 
-    try:
-        parsed = music21.converter.parse(root / file, forceSource=True)
-        if any(part.getInstrument().transposition for part in parsed.parts):
-            parsed = parsed.toSoundingPitch()
-        lines = [line for line in map(_line, parsed.parts) if line]
-    except Exception as error:  # music21 raises whatever its many readers raise
-        raise CorpusError(f"music21 cannot read {file}: {error}") from error
+    parsed = music21.converter.parse(root / file, forceSource=True)
+    if any(part.getInstrument().transposition for part in parsed.parts):
+        parsed = parsed.toSoundingPitch()
+    lines = [line for line in map(_line, parsed.parts) if line]
     if not lines:
-        raise CorpusError(f"{file} holds no notes")
+        raise CorpusError("it holds no notes")
     lines.sort(key=lambda line: -statistics.fmean(note[2] for note in line))
     meta, piece = parsed.metadata, file.rsplit(".", 1)[0]
     title, composer = (meta.title, meta.composer) if meta else (None, None)

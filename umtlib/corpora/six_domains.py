@@ -95,16 +95,9 @@ def read_scores(out: Path, workers: int | None, tell: Progress) -> tuple[list[Sc
     except OSError as error:
         raise CorpusError(f"cannot write to {out}: {error}; choose another folder") from error
     files, skipped = score_library.find_scores(root)
-    results = _all(partial(_try_score, root, cache), files, workers, "scores", tell)
+    results = _all(partial(score_library.read_score, root, cache), files, workers, "scores", tell)
     skipped += [one for one in results if isinstance(one, dict)]
     return score_library.assign_splits([one for one in results if isinstance(one, Score)]), skipped
-
-
-def _try_score(root: Path, cache: Path, entry: tuple[str, str]) -> Score | dict:
-    try:
-        return score_library.read_score(root, *entry, cache)
-    except CorpusError as error:
-        return {"piece": entry[1], "files": 1, "reason": str(error)}
 
 
 def render_take(job: Job, take: Take) -> Track:
