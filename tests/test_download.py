@@ -26,10 +26,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         behaviour, name = self.path.strip("/").split("/", 1)
-        self.requests.append((behaviour, self.headers.get("Range")))
-        data = self.files[name]
-        first = sum(b == behaviour for b, _ in self.requests) == 1
-        start = int(self.headers["Range"][6:-1])
+        first = behaviour not in dict(self.requests)
+        self.requests.append((behaviour, self.headers["Range"]))
+        data, start = self.files[name], int(self.headers["Range"][6:-1])
         if behaviour == "missing":
             return self.send_error(404)
         if behaviour == "html":
@@ -42,8 +41,8 @@ class Handler(BaseHTTPRequestHandler):
         headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
         headers["Content-Length"] = str(len(data) - start)
         breaks = behaviour == "dead" or (behaviour in ("drop", "norange") and first)
-        body = data[start : start + 100_000] if breaks else data[start:]
-        return self.answer(206 if start else 200, body, headers)
+        end = start + 100_000 if breaks else None
+        return self.answer(206 if start else 200, data[start:end], headers)
 
     def answer(self, status, body, headers):
         self.send_response(status)

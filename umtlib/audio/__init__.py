@@ -23,8 +23,8 @@ from umtlib.errors import AudioError, UmtWarning
 from umtlib.files.names import readable
 
 __all__ = [
-    "CEILING", "LEVEL", "SAMPLE_RATE", "Recording", "level", "level_gain", "native", "read",
-    "replacing", "stream", "to_mono_16k", "write", "writing",
+    "CEILING", "LEVEL", "SAMPLE_RATE", "Recording", "level", "level_gain", "levelled", "measure",
+    "native", "read", "replacing", "stream", "to_mono_16k", "write", "writing",
 ]  # fmt: skip
 
 LONGEST = 12 * 3600  # seconds; what decodes to more than this is refused, not collected in memory
