@@ -76,8 +76,9 @@ def test_batches_depend_on_seed_and_step_alone(corpus):
 def test_domains_take_turns_and_the_target_stays_clean(corpus):
     crops = Crops(Corpus(corpus), DOMAINS, blink(augment=True, crop=8_000).training, "train", 4)
     assert [crops[step].domain for step in range(4)] == ["flute", "drum", "flute", "drum"]
-    batch = crops[0]
+    batch, held_out = crops[0], Crops(Corpus(corpus), DOMAINS, crops.config, "val", 1)[0]
     assert not torch.equal(batch.heard, batch.target)
+    assert torch.equal(held_out.heard, held_out.target)  # what is measured is not augmented
     originals = [
         mulaw.encode(torch.from_numpy(Corpus(corpus).audio(t) / np.float32(32_768)))
         for t in Corpus(corpus).select("flute", "train")
