@@ -25,15 +25,13 @@ COLUMNS = ("id", "composer", "composition", "movement", "ensemble", "source", "t
            "catalog_name", "seconds")  # fmt: skip
 
 # The domains of the authors' released weights, in the order of the decoders.
-_AUTHORS = (
-    ("Bach", "Solo Cello"), ("Beethoven", "Solo Piano"), ("Cambini", "Wind Quintet"),
-    ("Bach", "Solo Piano"), ("Beethoven", "Accompanied Violin"), ("Beethoven", "String Quartet"),
-)  # fmt: skip
 AUTHORS = {
-    f"{composer} {ensemble}".replace(" ", "_").lower(): (
-        f"composer == {composer!r} and ensemble == {ensemble!r}"
-    )
-    for composer, ensemble in _AUTHORS
+    "bach_solo_cello": "composer == 'Bach' and ensemble == 'Solo Cello'",
+    "beethoven_solo_piano": "composer == 'Beethoven' and ensemble == 'Solo Piano'",
+    "cambini_wind_quintet": "composer == 'Cambini' and ensemble == 'Wind Quintet'",
+    "bach_solo_piano": "composer == 'Bach' and ensemble == 'Solo Piano'",
+    "beethoven_accompanied_violin": "composer == 'Beethoven' and ensemble == 'Accompanied Violin'",
+    "beethoven_string_quartet": "composer == 'Beethoven' and ensemble == 'String Quartet'",
 }
 
 
