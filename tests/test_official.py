@@ -240,6 +240,7 @@ def test_args_that_do_not_fit(folder, changes, words):
 @pytest.mark.parametrize("part, key, value, words", [
     ("decoder_state", "fc.weight", torch.full((SKIP, SKIP, 1), torch.nan), "no finite weights"),
     ("decoder_state", "fc.weight", "a string", "no finite weights"),
+    ("encoder_state", 7, torch.zeros(2), "encoder_state[7] holds no"),
     ("decoder_state", "fc.weight", torch.zeros(2), "not as args.pth says"),
     ("decoder_state", "more.weight", torch.zeros(2), "do not fit args.pth: Unexpected"),
     ("encoder_state", "start.bias", torch.ones(CHANNELS), "another encoder"),

@@ -101,12 +101,13 @@ def _config(path: Path, domains: Sequence[str] | None) -> ModelConfig:
         classifier = ClassifierConfig(layers=args.d_layers, channels=args.d_channels, kernel=1)
         return ModelConfig(names, encoder, decoder, classifier, mulaw="official")
     except (AttributeError, TypeError, ConfigError) as error:
-        raise CheckpointError(f"{path}: {error}; or name the domains yourself") from error
+        text = f"{path}: {error}; if a name is wrong, name the domains yourself"
+        raise CheckpointError(text) from error
 
 
 def _names(args: argparse.Namespace) -> list[str]:
     """Return the names of the training folders, or numbers, as a configuration allows them."""
-    stems = [pathlib.PureWindowsPath(path).name for path in args.data]  # knows / and \\
+    stems = [pathlib.PureWindowsPath(path).name for path in args.data]  # knows / and \
     clean = [re.sub(r"[^A-Za-z0-9-]+", "_", stem).strip("_-").lower() for stem in stems]
     return [name or f"domain_{number}" for number, name in enumerate(clean)]
 
@@ -136,7 +137,7 @@ def _read(path: Path, number: int, config: ModelConfig) -> tuple[dict[str, Tenso
         raise CheckpointError(f"{path} holds domain {dataset}: give it its own name back")
     for part in _PARTS:
         for key, value in content[part].items():
-            if not (isinstance(value, Tensor) and value.isfinite().all()):
+            if not (isinstance(key, str) and isinstance(value, Tensor) and value.isfinite().all()):
                 raise CheckpointError(f"{path}: {part}[{key!r}] holds no finite weights")
     encoder, decoder, classifier = (
         {key: tensor.float() for key, tensor in content[part].items()} for part in _PARTS
