@@ -32,8 +32,7 @@ def evaluate(
 
     place = loaded.encoder.project.weight.device
     settings |= {"compare": umtlib.load(compare).to(place) if compare else None}
-    settings |= {"name": readable(Path(model).name), "single_notes": notes}
-    settings |= {"listener": recogniser} if recogniser else {}
+    settings |= {"name": readable(Path(model).name), "single_notes": notes, "listener": recogniser}
     with bars() as progress:
         found = report.evaluate(loaded, data, out, progress=progress, **settings)
     if not found:  # the first process says it

@@ -9,7 +9,7 @@ sharpest spectral change inside the blend, divided by the 98th percentile of the
 the input, ``agreed`` that of takes from different random numbers. Notebook: ``08_evaluation``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from umtlib.corpora.pairs import Pair
 from umtlib.errors import EvaluationError
 from umtlib.evaluation import pitch
 from umtlib.evaluation.features import HOP, Sound, excerpt
-from umtlib.evaluation.translations import choose, translate_pairs
+from umtlib.evaluation.translations import Made, choose, translate_pairs
 from umtlib.generation import translation
 from umtlib.translator import MusicTranslator
 
@@ -68,7 +68,7 @@ def creativity(reference: Sound, one: Sound, other: Sound) -> dict[str, float]:
 
 
 def freedom(
-    model: MusicTranslator, pairs: Sequence[Pair], made: Mapping = {}, *, seed=0, **settings
+    model: MusicTranslator, pairs: Sequence[Pair], made: Made | None = None, *, seed=0, **settings
 ) -> dict:
     """Ask for the `creativity` in few excerpts; what has the first seed may have been ``made``.
 

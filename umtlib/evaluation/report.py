@@ -62,7 +62,7 @@ def evaluate(
     name: str = "",
     compare: MusicTranslator | None = None,
     single_notes: str | os.PathLike | None = None,
-    listener: str | os.PathLike = recogniser.SHIPPED,
+    listener: str | os.PathLike | None = None,
     progress: Progress = lambda *_: None,
 ) -> dict:
     """Translate the excerpts of a corpus with a model, and measure everything; return the report.
@@ -81,7 +81,7 @@ def evaluate(
         nullcontext() if team.rank else files.new_folder(out, EvaluationError) as part,
     ):
         pairs = translations.choose(translations.excerpts_of(data), excerpts)
-        corpus, judge = Corpus(data), recogniser.load(listener)
+        corpus, judge = Corpus(data), recogniser.load(listener or recogniser.SHIPPED)
         settings = {"temperature": temperature, "seed": seed, "backend": backend}
         single = single_notes and not team.rank and nsynth.embeddings(model, single_notes)
         mine = team.share(pairs)
@@ -92,12 +92,12 @@ def evaluate(
             team.gather(None)  # torchrun waits for the first only some minutes, if this one ends
             return {}
         report["left_out"] = report["results"].pop("left_out")
-        made = made if team.size == 1 else {}
+        whole = made if team.size == 1 else None
         questions = {
             "latent": lambda: latent.evaluate(model, corpus),
             "transcription": lambda: latent.evaluate_notes(model, pairs),
             "blending": lambda: blending.blends(model, pairs, **settings),
-            "creativity": lambda: blending.freedom(model, pairs, made, **settings),
+            "creativity": lambda: blending.freedom(model, pairs, whole, **settings),
         }
         if compare:
             questions["latent_compared"] = lambda: latent.evaluate(compare, corpus)
@@ -120,11 +120,7 @@ def _ask(questions: Mapping[str, Callable], report: dict, progress: Progress) ->
         progress("probing", done, len(questions))
 
 
-def apply(
-    translate: Callable[[np.ndarray, str], np.ndarray],
-    pairs: Sequence[Pair],
-    domains: Sequence[str],
-) -> dict[tuple[str, str], np.ndarray]:
+def apply(translate: Callable, pairs: Sequence[Pair], domains: Sequence[str]) -> translations.Made:
     """Translate every excerpt with any function of a waveform (float32, (T,)) and a domain."""
     sounds = {pair.id: pair.audio() / np.float32(32_768) for pair in pairs}
     return {(id_, domain): translate(x, domain) for id_, x in sounds.items() for domain in domains}
@@ -133,7 +129,7 @@ def apply(
 def measure(
     pairs: Sequence[Pair],
     domains: Sequence[str],
-    made: Mapping[tuple[str, str], np.ndarray],
+    made: translations.Made,
     corpus: Corpus | None,
     judge: recogniser.Recogniser,
     progress: Progress = lambda *_: None,
@@ -141,9 +137,9 @@ def measure(
 ) -> tuple[list[dict], dict]:
     """Measure translations and the stand-ins; the processes of a team take a share each.
 
-    The translations, (T,), were ``made`` by anything, by excerpt's id and target; if one is missing
-    or of the wrong length, it raises EvaluationError. The recogniser is asked if it knows the
-    domains. The corpus's held-out tracks are the reference set of the Frechet distance.
+    The translations were ``made`` by anything; if one is missing or of the wrong length, it raises
+    EvaluationError. The recogniser is asked if it knows the domains. The corpus's held-out tracks
+    are the reference set of the Frechet distance.
 
     Gives a row per system, excerpt and target, with those of `METRICS` that apply and ``called``,
     what the recogniser takes it for; and what the report says of the rows.

@@ -1,7 +1,7 @@
 """What reports and packs are made of: excerpts and their translations."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from umtlib.generation.perform import perform
 from umtlib.translator import MusicTranslator
 
 _STREAMS = 32  # excerpts generated at a time
+Made = Mapping[tuple[str, str], np.ndarray]  # by excerpt's id and domain: float32, (T,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,15 +73,14 @@ def translate_pairs(
     pairs: Sequence[Pair],
     domains: Sequence[str] | None = None,
     *,
-    temperature: float = 1.0,
     seed: int = 0,
-    backend: str = "auto",
     progress: Progress = lambda *_: None,
-) -> dict[tuple[str, str], np.ndarray]:
+    **settings,
+) -> Made:
     """Translate excerpts, equally long, to every domain (or to those named), many at a time.
 
-    Gives by excerpt's id and domain what `umtlib.translate` brings to one level, float32, (T,), but
-    for the rounding of sums: which codes are drawn can differ where two are about equally likely.
+    Gives what `umtlib.translate` brings to one level, but for the rounding of sums: which codes are
+    drawn can differ where two are about equally likely. The settings are temperature and backend.
     """
     domains, made, pool = domains or model.domains, {}, model.config.encoder.pool
     for first in range(0, len(pairs), _STREAMS):
@@ -91,11 +91,8 @@ def translate_pairs(
         together = Heard(latent, len(sounds[0]), levels)
         for domain in domains:
             progress("translating", len(made), len(pairs) * len(domains))
-            pieces = perform(
-                model, [domain], together.split(pool),
-                states=[translation.seeded(seed, len(some))], temperature=temperature,
-                backend=backend,
-            )  # fmt: skip
+            states = [translation.seeded(seed, len(some))]
+            pieces = perform(model, [domain], together.split(pool), states=states, **settings)
             rows = torch.cat([piece for _, piece in pieces], dim=1).numpy()
             made |= {(pair.id, domain): row for pair, row in zip(some, rows, strict=True)}
     progress("translating", len(made), len(made))
