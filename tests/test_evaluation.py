@@ -41,7 +41,7 @@ LATENTS, LABELS = RNG.normal(size=(400, 3, 4)), np.arange(400) % 4
 TOLD = LATENTS + 5 * LABELS[:, None, None] * np.array([1, 0, 0])[:, None]  # the label is in it
 SCORE = golden.SCORE
 MELODY = features.excerpt(golden.play(SCORE))
-SILENT = np.zeros(len(MELODY.waveform))
+SILENT, PAUSED = np.zeros(len(MELODY.waveform)), np.pad(MELODY.waveform, (0, 9_999))
 JUDGE = recogniser.load()
 CELLS = notes.roll(golden.CHORDS, 125)
 ONE_SCORE = golden.ratings(np.random.default_rng(0), sizes=(0, 0, 0))
@@ -80,6 +80,7 @@ PERFECT = {
     "melody, an octave up": (lambda: notes.melody_accuracy(SCORE, 2 * HERTZ), (0, 1)),
     "truth": (lambda: truth.evaluate(MELODY, MELODY.waveform, JUDGE),
               {"log_mel": 0, "timbre": 0, "chroma_cosine": 1}),
+    "a pause": (lambda: truth.evaluate(PAUSED, PAUSED, None)["chroma_cosine"], 1),
     # A row for each of what was made, in the order of the truths.
     "timbre table": (lambda: truth.timbre_table(
         {"organ": ORGAN, "piano": PIANO}, {"piano": PIANO, "organ": ORGAN}, JUDGE) > 1,
@@ -305,6 +306,7 @@ def test_interval_covers_at_its_rate(design):
 def test_screening_finds_those_who_do_not_listen():
     ratings = golden.ratings(np.random.default_rng(0), sizes=(0.2, 0.8, 0.3))
     reverse = [{**r, "rater": "contrary", "score": 6 - r["score"]} for r in ratings[:10]]
+    reverse.append(reverse[0] | {"clip": "of nobody else"})
     bored = [{**r, "rater": "bored", "score": 3.0} for r in ratings[:10]]
     found = listening.evaluate(ratings + reverse + bored)
     assert found["screened"] == ["bored", "contrary"]

@@ -248,6 +248,7 @@ def test_a_recogniser_of_own_domains(corpus, tmp_path):
     assert {row["called"] for row in rows if row["system"] == "input"} == {*one.domains}
     assert results["recogniser"]["translation"]["accuracy"] == 0  # what was not translated
     assert len(results["left_out"]) == 2 and {*results["frechet"]} == {*one.domains}
+    assert results["frechet"]["drum"]["input"]["windows"] == 1  # the flute's, and not its own
     unknown = report.measure(pairs[:1], one.domains, made, None, recogniser.load())[1]
     assert len(unknown["left_out"]) == 3 and "recogniser" not in unknown
     with pytest.raises(EvaluationError, match="domains; give two"):
@@ -339,6 +340,10 @@ def test_stimuli_and_ratings(pack, umt):
     assert {row["stimulus"] for row in keys} == blind == {line.split(",")[1] for line in lines}
     assert {row["system"] for row in keys} == {"source", "translation", "truth", "mulaw", "low"}
     low = {row["stimulus"] for row in keys if row["system"] == "low"}
+    heard = {(row["clip"], row["system"]): audio.read(f"pack/{row['stimulus']}") for row in keys}
+    for clip in {row["clip"] for row in keys}:
+        true, coded, dull = (heard[clip, name] for name in ("truth", "mulaw", "low"))
+        assert 0 < np.std(coded - true) < np.std(dull - true) / 2
     for rater in "abc":
         filled = [f"{rater}{line}{5 - 4 * (line.split(',')[1] in low)}" for line in lines]
         Path(f"{rater}.csv").write_text("\n".join([head, *filled]) + "\n")
@@ -366,7 +371,10 @@ def test_lineup_and_ratings(pack, umt):
     found = json.loads(said)
     assert (found["right"], found["n"], found["chance"]) == (2, 2, pytest.approx(1 / 6))
     assert found["domains"] == sorted(config.SIX_DOMAINS)
-    assert "2 of 2 right" in umt("ratings", "a.csv", "a.csv", "--key", "pack/key.csv")[1]
+    wrong = [f"b,{row['lineup']},{row['number']}" for row in keys if row["heard"] != row["domain"]]
+    Path("b.csv").write_text("\n".join([head, wrong[0]]) + "\n")
+    said = umt("ratings", "a.csv", "a.csv", "b.csv", "--key", "pack/key.csv")[1]
+    assert "2 of 3 right" in said
 
 
 REFUSED = {
