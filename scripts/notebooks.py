@@ -37,7 +37,6 @@ TIMES = "times"  # the tag of a cell whose numbers differ from run to run
 CLOCK = re.compile(r"\b(perf_counter|process_time|monotonic|translation\.speed)\b")
 SHOWN = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png")
 SOUND = re.compile(r"data:audio/(?:x-)?wav;base64,([A-Za-z0-9+/=\s]+)")
-PICTURE = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)")
 NUMBER = re.compile(r"\s*\d+(\.\d+)?(e[-+]?\d+)?")
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
@@ -92,7 +91,8 @@ def _kept(output, quality: Quality):
     if "image/png" in data:
         data["image/png"] = smaller_picture(data["image/png"], quality)
     if "text/html" in data:
-        data["text/html"] = smaller_html(data["text/html"], quality)
+        page = data["text/html"]
+        data["text/html"] = SOUND.sub(lambda found: smaller_sound(found[1], quality), page)
     if "text/plain" in data:
         data["text/plain"] = ADDRESS.sub("", data["text/plain"])
     output.data = nbformat.from_dict(data)
@@ -124,20 +124,13 @@ def smaller_picture(encoded: str, quality: Quality) -> str:
     return base64.b64encode(packed.getvalue()).decode()
 
 
-def smaller_html(html: str, quality: Quality) -> str:
-    """Return HTML whose embedded pictures and WAV sounds are small."""
-    png, ogg = "data:image/png;base64,", "data:audio/ogg;base64,"
-    html = PICTURE.sub(lambda found: png + smaller_picture(found[1], quality), html)
-    return SOUND.sub(lambda found: ogg + opus(found[1], quality), html)
-
-
-def opus(wav: str, quality: Quality) -> str:
-    """Return Ogg/Opus of a WAV file, both in base64."""
+def smaller_sound(wav: str, quality: Quality) -> str:
+    """Return the address of Ogg/Opus that has a WAV file's sound; that is in base64, too."""
     samples, rate = soundfile.read(io.BytesIO(base64.b64decode(wav)), dtype="float32")
     level = 1 - (quality.kilobits - 6) / 250  # libsndfile's scale: 6 to 256 kbit/s
     packed = io.BytesIO()
     soundfile.write(packed, samples, rate, format="OGG", subtype="OPUS", compression_level=level)
-    return base64.b64encode(numbered(packed.getvalue())).decode()
+    return f"data:audio/ogg;base64,{base64.b64encode(numbered(packed.getvalue())).decode()}"
 
 
 def steady(new, old):

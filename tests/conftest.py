@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -44,17 +45,14 @@ def corpus(tmp_path_factory):
     """Two domains of a second each: tones, and bursts of noise."""
     folder = tmp_path_factory.mktemp("corpus")
     rng = np.random.default_rng(0)
-    tracks = []
-    for split in ("train", "val", "test"):
-        for domain in DOMAINS:
-            for number in range(2):
-                name = f"{split}-{domain}-{number}.wav"
-                time_ = np.arange(16_000) / 16_000
-                tone = np.sin(2 * np.pi * rng.uniform(200, 800) * time_)
-                burst = rng.standard_normal(16_000) * np.exp(-20 * (time_ % 0.25))
-                signal_ = 0.3 * (tone if domain == "flute" else burst.clip(-3, 3))
-                soundfile.write(folder / name, signal_, 16_000, subtype="PCM_16")
-                tracks.append(Track(domain, split, name, 1.0, sha256(folder / name)))
+    tracks, time_ = [], np.arange(16_000) / 16_000
+    for split, domain, number in product(("train", "val", "test"), DOMAINS, range(2)):
+        name = f"{split}-{domain}-{number}.wav"
+        tone = np.sin(2 * np.pi * rng.uniform(200, 800) * time_)
+        burst = rng.standard_normal(16_000) * np.exp(-20 * (time_ % 0.25))
+        signal_ = 0.3 * (tone if domain == "flute" else burst.clip(-3, 3))
+        soundfile.write(folder / name, signal_, 16_000, subtype="PCM_16")
+        tracks.append(Track(domain, split, name, 1.0, sha256(folder / name)))
     write_manifest(folder / MANIFEST, tracks)
     return folder
 

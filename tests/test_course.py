@@ -1,5 +1,8 @@
 """What students and teachers get: no solutions for the ones, all answers for the others."""
 
+import pkgutil
+import re
+
 import course
 import nbformat
 import plant_faults
@@ -43,7 +46,10 @@ def test_guide_is_that_of_the_notebooks():
 
 def test_every_notebook_has_faults_that_it_must_notice():
     for name in course.course():
-        assert len(plant_faults.FAULTS.get(name, ())) >= plant_faults.IN_CI, name
+        faults = plant_faults.FAULTS[name]
+        assert len(faults) >= plant_faults.IN_CI, name
+        for place in re.findall(r"plant\('([^']+)'", "".join(faults.values())):
+            pkgutil.resolve_name(place)
 
 
 @pytest.mark.slow

@@ -17,7 +17,9 @@ from nbformat import v4
 from PIL import Image
 
 import notebooks as making
+from conftest import tone
 from umtlib.notebook import figures, plots
+from umtlib.notebook.gallery import gallery
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
@@ -34,14 +36,6 @@ MINUTES = re.compile(r"^\*\*Time:\*\* about (\d+) minutes? on a CPU\b[^*]*?\bT4\
 
 def read(path):
     return nbformat.read(path, as_version=4)
-
-
-def wav(seconds=1.0):
-    """Return a WAV file of a tone, base64."""
-    file = io.BytesIO()
-    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * 16_000)) / 16_000)
-    soundfile.write(file, tone, 16_000, format="WAV")
-    return base64.b64encode(file.getvalue()).decode()
 
 
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -111,26 +105,26 @@ def test_notebooks_are_in_order():
 
 def notebook_of(*outputs, source="1"):
     cell = v4.new_code_cell(source, execution_count=7, outputs=list(outputs), id="one")
-    return v4.new_notebook(cells=[cell])
+    kernel = {"name": "python3", "display_name": "Python 3"}
+    return v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel, "widgets": {}})
 
 
 def said(text, name="stdout"):
     return v4.new_output("stream", name=name, text=text)
 
 
-def png(width):
-    file = io.BytesIO()
-    noise = np.random.default_rng(0).integers(0, 255, (50, width, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(file, format="PNG")
-    return base64.b64encode(file.getvalue()).decode()
-
-
 def test_text_counts_small_pictures_and_short_sounds_are_kept():
-    player = {"text/html": f"<audio src='data:audio/wav;base64,{wav()}'></audio>"}
-    drawn = {"image/png": png(3_000), "text/plain": "<Figure at 0x7f01>"}
+    wav, png = io.BytesIO(), io.BytesIO()
+    soundfile.write(wav, tone(1), 16_000, format="WAV")
+    noise = np.random.default_rng(0).integers(0, 255, (50, 3_000, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(png, format="PNG")
+    wav, png = (base64.b64encode(file.getvalue()).decode() for file in (wav, png))
+    player = {"text/html": f"<audio src='data:audio/wav;base64,{wav}'></audio>"}
+    drawn = {"image/png": png, "text/plain": "<Figure at 0x7f01>"}
     shown = [v4.new_output("display_data", data) for data in (player, drawn)]
     ran = notebook_of(said("a\n"), said("b\n"), said("a warning", "stderr"), *shown)
     made = making.keep(ran, BEST)
+    assert made.metadata.keys() == {"kernelspec", "language_info"}
     text, sound, picture = made.cells[0].outputs
     assert made.cells[0].execution_count == 7 and text.text == "a\nb\n"
     ogg = base64.b64decode(re.search(r"data:audio/ogg;base64,([^']+)'", sound.data["text/html"])[1])
@@ -223,3 +217,14 @@ def test_log_is_drawn_as_it_grows(monkeypatch):
     assert [list(line.get_ydata()) for line in cost.get_lines()] == [[0.5], [0.0], [0, 0]]
     assert list(reconstruction.get_lines()[0].get_ydata()) == [5.0]
     assert list(classifier.get_lines()[0].get_ydata()) == [0.7]
+
+
+def test_a_gallery_has_21_sounds_at_one_level():
+    sounds = dict(gallery(FOLDER.parent / "data" / "mini", 0.5))
+    assert len(sounds) == 21 and {"whistle", "opera", "drums", "speech", "bird"} < set(sounds)
+    levels = [20 * np.log10(np.sqrt(np.mean(x**2))) for x in sounds.values()]
+    assert all(x.shape == (8_000,) and x.dtype == np.float32 for x in sounds.values())
+    # What is loud for a moment only is at the level then.
+    assert min(levels) > -27 and max(levels) < -16
+    likeness = np.corrcoef(np.stack([*sounds.values()])) - np.eye(21)
+    assert np.abs(likeness).max() < 0.9  # the aria is sung over the orchestra

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 from nbconvert import HTMLExporter
 
+import umtlib
 from conftest import DOMAINS, tone
 from umtlib import errors
 from umtlib.evaluation import listening, stimuli
@@ -307,6 +308,8 @@ def test_lineup(tmp_path):
     stimuli.write_lineup(clips, tmp_path, dict.fromkeys(clips, "a"), seed=0)
     test = hearing.ListeningTest(tmp_path, "Ann", tmp_path / "mine.csv")
     assert [told["title"] for told in test.sounds] == ["sound 1", "sound 2"]
+    second = umtlib.read(tmp_path / f"{test.rows[0]['lineup']}-2.wav")
+    assert np.array_equal(test.waveforms["sound 2"], second)
     assert "no answer" in said_to(test, do="answer", number=3)
     for _ in clips:
         said_to(test, do="answer", number=2)

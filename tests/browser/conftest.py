@@ -189,14 +189,6 @@ class Page:
         """Wait for a player of so many sounds."""
         return self.find(f"{where} .umt-player[data-sounds='{sounds}']")
 
-    def jump(self, player, share):
-        """Click where this share of the sounds has been played."""
-        view = player.find_element("css selector", ".umt-view")
-        right = round((share - 0.5) * view.size["width"])
-        webdriver.ActionChains(self.browser).move_to_element_with_offset(
-            view, right, 0
-        ).click().perform()
-
     def switch(self, player, digit):
         """Play in a loop and choose another sound by its digit: it goes on at the same moment."""
         if not player.find_element("css selector", "input[type=checkbox]").is_selected():
@@ -210,7 +202,7 @@ class Page:
         after, now = data(player), position(player)
         assert after["chosen"] == str(digit - 1) != before["chosen"]
         assert before["began"] == after["began"] and after["playing"] == "true"
-        assert (now - at) % length(player) < time.monotonic() - clock + 0.1
+        assert (now - at) % slider(player, "max") < time.monotonic() - clock + 0.1
 
     def text(self, where="body"):
         for element in self.all(where)[:1] if where != "body" else []:
@@ -244,18 +236,16 @@ class Page:
         ]
 
 
-def length(player):
-    slider = player.find_element("css selector", "input[type=range]")
-    return float(slider.get_attribute("max"))
-
-
 def data(player):
     return player.parent.execute_script("return {...arguments[0].dataset}", player)
 
 
+def slider(player, what):
+    return float(player.find_element("css selector", "input[type=range]").get_attribute(what))
+
+
 def position(player):
-    slider = player.find_element("css selector", "input[type=range]")
-    return float(slider.get_attribute("value"))
+    return slider(player, "value")
 
 
 @pytest.fixture

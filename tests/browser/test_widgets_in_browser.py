@@ -27,12 +27,12 @@ def test_player(page):
     page.open("player", SOUNDS, PLAYER, "p")
     first = page.player(2)
     until(lambda: len(page.all(".umt-player[data-sounds='2']")) == 2, "the second copy")
-    page.jump(first, 0.5)
+    view = first.find_element("css selector", ".umt-view")
+    ActionChains(page.browser).click(view).perform()
     assert abs(position(first) - 10) < 0.2
     page.switch(first, 2)
     page.click("play")  # of the second copy: one at a time
     assert data(first)["playing"] == "false"
-    view = first.find_element("css selector", ".umt-view")
     ActionChains(page.browser).click_and_hold(view).move_by_offset(100, 0).release().perform()
     assert first.find_element("css selector", ".umt-loop").is_displayed()
     first.send_keys(" ")
