@@ -36,10 +36,10 @@ def train_step(
 ) -> dict[str, float]:
     """Do one step: the classifier's update, then the encoder's and one decoder's.
 
-    The model changes in place. A network without an optimizer, of those of `adam`, stands still,
-    and one whose loss or gradient is not finite is left as it was. Each process of the team has a
-    batch of its own. So many steps were done before, which the schedule asks for; losses are
-    multiplied by `scale`, so that float16 holds their gradients.
+    The model changes in place. A network that has no optimizer (see `adam`) stands still, and one
+    whose loss or gradient is not finite is left as it was. Each process of the team has a batch of
+    its own. The schedule goes by `step`, the steps done before. Losses are multiplied by `scale`,
+    so that float16 holds their gradients.
 
     Returns ``reconstruction`` (nats per sample), ``classifier`` (nats), ``accuracy`` (of the
     classifier, 0..1) and ``bad``, 1 if an update was skipped.
@@ -102,9 +102,9 @@ def descend(
     """Step down the gradient of a loss; return False, and do not step, if it is not finite.
 
     The loss is a number, or its summands, of which one at a time is in memory. What has a rate is
-    trained at it, each clipped to a largest norm of its gradient, 0 for any; what the loss does not
-    depend on stays. The step is the one of the mean gradient of all ranks, and bad on all if bad on
-    one. On its way through the network the loss is multiplied by `scale`.
+    trained at it; what the loss does not depend on stays. The norm of each one's gradient is at
+    most `clip`, or any if that is 0. The step is that of the mean gradient of all ranks, and bad on
+    all if bad on one. On its way through the network the loss is multiplied by `scale`.
     """
     parts = {name: optimizers[name].param_groups[0]["params"] for name in rates}
     parameters = [parameter for part in parts.values() for parameter in part]

@@ -215,9 +215,9 @@ def array(
 ) -> Tensor:
     """Return an array as native code takes it: contiguous, of this type and on this device.
 
-    Raises GenerationError if its values are not from `low` to `high`, as NaN is not, if it has
-    another shape, in which None stands for any size, or if it does not hold floating-point numbers
-    where the type is of them, and integers where it is not; of which width does not matter.
+    It may hold floating-point numbers of any width if the type is of such, else integers of any
+    width. None in the shape stands for any size. Raises GenerationError if it holds something else,
+    has another shape, or has values that are not from `low` to `high`: NaN never is.
     """
     sizes = ", ".join("*" if size is None else str(size) for size in shape)
     ranged = "finite" if (low, high) == FINITE else f"{low:g} to {high:g}"
