@@ -6,7 +6,6 @@ Generation Algorithm"). The fast generators must choose the same codes. Notebook
 """
 
 from collections import deque
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +20,18 @@ from umtlib.mulaw import CODES, SILENCE
 BEFORE = -1  # stands in the list of past codes for what was before the first sample
 
 
-@dataclass
 class Memory:
-    """What the next sample depends on."""
+    """What the next sample of so many streams depends on: at first, silence."""
 
-    past: deque[Tensor]  # the last codes, oldest first, each of shape (B,)
-    queues: list[deque[Tensor]]  # per layer its last `dilation` inputs, each of shape (B, C)
-    recent: deque[Tensor]  # as many last amplitudes as the prediction sees, float64, shape (B,)
+    def __init__(self, decoder: Decoder, streams: int):
+        weight, order = decoder.logits.weight, decoder.guide.order
+        kernel, layers = decoder.config.input_kernel, decoder.layers
+        before = torch.full((streams,), BEFORE, device=weight.device)
+        zeros = weight.new_zeros(streams, decoder.config.channels)
+        silence = torch.zeros(streams, dtype=torch.float64, device=weight.device)
+        self.past = deque([before] * kernel, maxlen=kernel)  # the last codes, oldest first
+        self.queues = [deque([zeros] * one.dilation, maxlen=one.dilation) for one in layers]
+        self.recent = deque([silence] * order, maxlen=order)  # amplitudes that a prediction sees
 
 
 @torch.inference_mode()
@@ -46,7 +50,7 @@ def run(
     Codes that are `forced`, (B, T), take the place of the chosen ones in the past of the next
     sample; `logits`, float32, (B, T, 256), are filled with those of every sample.
     """
-    memory = state.memory = state.memory or _silence(decoder, len(uniforms))
+    memory = state.memory = state.memory or Memory(decoder, len(uniforms))
     frames = told.condition.transpose(1, 2)  # (B, N, L)
     conditions = [layer.condition(frames) for layer in decoder.layers]  # per layer (B, N, 2C)
     head = frames.new_zeros(1, frames.shape[1], 1)  # nothing, where the head is not conditioned
@@ -69,19 +73,6 @@ def run(
         if logits is not None:
             logits[:, t] = scores
     return codes
-
-
-def _silence(decoder: Decoder, batch: int) -> Memory:
-    weight = decoder.logits.weight
-    before = torch.full((batch,), BEFORE, device=weight.device)
-    zeros = weight.new_zeros(batch, decoder.config.channels)
-    silence = torch.zeros(batch, dtype=torch.float64, device=weight.device)
-    kernel = decoder.config.input_kernel
-    return Memory(
-        past=deque([before] * kernel, maxlen=kernel),
-        queues=[deque([zeros] * layer.dilation, maxlen=layer.dilation) for layer in decoder.layers],
-        recent=deque([silence] * decoder.guide.order, maxlen=decoder.guide.order),
-    )
 
 
 def _step(
