@@ -12,24 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from umtlib import mulaw
-from umtlib.decoder import CodeInput, Decoder
+from umtlib.decoder import Decoder
 from umtlib.generation.sampling import State, choose
 from umtlib.guide import Told
-from umtlib.mulaw import CODES, SILENCE
-
-BEFORE = -1  # stands in the list of past codes for what was before the first sample
 
 
 class Memory:
     """What the next sample of so many streams depends on: at first, silence."""
 
     def __init__(self, decoder: Decoder, streams: int):
-        weight, order = decoder.logits.weight, decoder.guide.order
-        kernel, layers = decoder.config.input_kernel, decoder.layers
-        before = torch.full((streams,), BEFORE, device=weight.device)
+        weight, order, layers = decoder.logits.weight, decoder.guide.order, decoder.layers
         zeros = weight.new_zeros(streams, decoder.config.channels)
         silence = torch.zeros(streams, dtype=torch.float64, device=weight.device)
-        self.past = deque([before] * kernel, maxlen=kernel)  # the last codes, oldest first
+        self.past = torch.empty(streams, 0, dtype=torch.long, device=weight.device)  # codes
         self.queues = [deque([zeros] * one.dilation, maxlen=one.dilation) for one in layers]
         self.recent = deque([silence] * order, maxlen=order)  # amplitudes that a prediction sees
 
@@ -60,16 +55,16 @@ def run(
     for t in range(codes.shape[1]):
         frame = t // decoder.guide.hop
         now = [condition[:, frame] for condition in conditions]
-        x = _embed(decoder, torch.stack(list(memory.past), dim=-1))
+        x = decoder.input(F.pad(memory.past, (0, 1)))[:, -1]  # what follows on the last codes
         if told.predictors is not None:
             recent = torch.stack(list(memory.recent), dim=-1)
             predicted = (recent * told.predictors[:, frame]).sum(dim=-1)
             x = x + decoder.predicted(mulaw.nearest(predicted))
         scores = _step(decoder, memory, x, now, head[:, frame])
         codes[:, t] = choose(scores, uniforms[:, t], temperature)
-        known = (codes if forced is None else forced)[:, t]
-        memory.past.append(known)
-        memory.recent.append(mulaw.amplitudes().to(known.device)[known.long()])
+        known = (codes if forced is None else forced)[:, t].long()
+        memory.past = torch.cat([memory.past, known[:, None]], 1)[:, -decoder.config.input_kernel :]
+        memory.recent.append(mulaw.amplitudes().to(known.device)[known])
         if logits is not None:
             logits[:, t] = scores
     return codes
@@ -88,12 +83,3 @@ def _step(
         x = x + out[:, : layer.channels]
         skips = skips + out[:, layer.channels :]
     return decoder.logits(F.relu(decoder.head(F.relu(skips)) + head))
-
-
-def _embed(decoder: Decoder, past: Tensor) -> Tensor:  # (B, kernel) -> (B, C)
-    first = decoder.input
-    if isinstance(first, CodeInput):
-        past = past.masked_fill(past == BEFORE, SILENCE)
-        return sum(table[past[:, k]] for k, table in enumerate(first.tables))
-    signal = past.to(first.taps.weight.dtype) / (CODES - 1) - 0.5
-    return first.taps(signal.masked_fill(past == BEFORE, 0.0))
