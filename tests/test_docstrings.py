@@ -11,16 +11,14 @@ from umtlib import errors
 
 PACKAGE = Path(umtlib.__file__).parent
 ERRORS = {name for name, kind in inspect.getmembers(errors, inspect.isclass)}
-FILES = [  # a command has help
-    path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != PACKAGE / "cli"
-]
+FILES = sorted({*PACKAGE.rglob("*.py")} - {*PACKAGE.glob("cli/*")})  # a command has help
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def name_of(node):
-    """'x' of ``x``, ``x.y`` of it, and ``x(...)``."""
-    node = node.func if isinstance(node, ast.Call) else node
-    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    """'x' of ``x``, ``y.x`` and ``x(...)``."""
+    node = getattr(node, "func", node)
+    return getattr(node, "attr", getattr(node, "id", ""))
 
 
 def raised(node, helpers, seen=frozenset()):

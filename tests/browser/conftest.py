@@ -4,7 +4,6 @@ import contextlib
 import functools
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -22,24 +21,11 @@ except ImportError:
 
 REPOSITORY = Path(__file__).parents[2]
 WHISTLE = REPOSITORY / "data/examples/whistle.wav"
-LONGEST, IN_ALL = 240, 600  # seconds that anything, and a test, may take on a busy machine
+LONGEST, IN_ALL = 240, 600  # seconds for anything, and for a notebook, on a busy machine
 NO_NEWS = "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
 RUN_ALL = "jupyterapp.commands.execute('notebook:run-all-cells')"
 CONTEXT = "window.jupyterapp?.shell?.currentWidget?.context"
 SESSION = f"{CONTEXT}?.sessionContext"
-
-
-@pytest.fixture(autouse=True)
-def bounded():
-    """Let no test last for ever."""
-
-    def ring(*_):
-        pytest.fail(f"the test lasts longer than {IN_ALL} s")
-
-    signal.signal(signal.SIGALRM, ring)
-    signal.alarm(IN_ALL)
-    yield
-    signal.alarm(0)
 
 
 @pytest.fixture(scope="session")
