@@ -12,7 +12,7 @@ from conftest import assert_refused, skipped, tone
 from umtlib import audio
 from umtlib.audio import opening
 from umtlib.corpora import folders, prepare, processes
-from umtlib.corpora.corpus import MANIFEST, SKIPPED, Corpus, sha256
+from umtlib.corpora.corpus import MANIFEST, SKIPPED, Corpus, open_audio, sha256
 from umtlib.errors import AudioError, CorpusError, UmtError
 
 
@@ -209,6 +209,15 @@ def test_a_wrong_command(umt, tmp_path, monkeypatch, domains, out, words):
     os.symlink("loop", "loop")
     options = [option for domain in domains for option in ("--domain", domain)]
     assert_refused(umt("corpus", "folder", *options, "--out", out), words, out=out)
+
+
+@pytest.mark.parametrize("name, rate, channels", [
+    ("x.wav", 44_100, 1), ("x.wav", 16_000, 2), ("x.flac", 8_000, 1), ("x.flac", 16_000, 2),
+])  # fmt: skip
+def test_a_track_of_another_kind_is_refused(tmp_path, name, rate, channels):
+    path = song(tmp_path / name, rate=rate, channels=channels)
+    with pytest.raises(CorpusError, match="is not 16 kHz, mono, 16 bit"):
+        open_audio(path)
 
 
 def test_a_disk_that_is_full_stops_the_run_and_drops_nothing(tmp_path, monkeypatch):

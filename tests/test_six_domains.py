@@ -17,6 +17,7 @@ from umtlib.corpora.corpus import SKIPPED, SPLITS, Corpus, sha256
 from umtlib.corpora.instruments import DOMAINS, UNSEEN
 from umtlib.corpora.pairs import read_pairs
 from umtlib.corpora.performing import Note
+from umtlib.corpora.planning import plan_pairs
 from umtlib.corpora.scores import Score, assign_splits
 from umtlib.corpora.whistle import whistle
 from umtlib.errors import CorpusError
@@ -141,6 +142,14 @@ def test_instruments_stay_in_their_ranges(domain):
     assert instruments.plays_as_written(domain, notes[1:2])
 
 
+def test_pairs_are_played_as_written_in_every_domain():
+    size = six_domains.Size({}, {}, pairs=5, unseen=7, suffix="")
+    takes = plan_pairs(chorales(), size, 0)
+    assert len(takes) == 37 and len({take.id for take in takes}) == 37
+    for take, domain in product(takes, DOMAINS):
+        assert instruments.plays_as_written(domain, take.performance.notes), (take.id, domain)
+
+
 # --- how it sounds
 
 
@@ -174,9 +183,11 @@ def test_same_corpus_with_one_worker_or_two(tmp_path, monkeypatch):
         for f in (tmp_path / "1", tmp_path / "2")
     )
     assert one == two and not [name for name in one if name.suffix == ".part"]
-    tracks = Corpus(tmp_path / "1").tracks
-    assert len({(t.domain, t.split) for t in tracks}) == 6
-    assert ("tracks", len(tracks), len(tracks)) in seen
+    corpus = Corpus(tmp_path / "1")
+    assert len({(t.domain, t.split) for t in corpus.tracks}) == 6
+    assert ("tracks", len(corpus.tracks), len(corpus.tracks)) in seen
+    for track in corpus.tracks:  # low bits are clear in FLAC
+        assert np.gcd.reduce(corpus.audio(track)[4_096:8_192].astype(int)) > 1
 
 
 @pytest.mark.parametrize("program, package", [
