@@ -107,7 +107,7 @@ class Filter:
         """
         if self.past is None and not spectra.shape[1]:
             return waveform  # nothing has come yet
-        edge = (SPAN - hop) // 2
+        edge = math.ceil((SPAN - hop) / 2)
         more = math.ceil(edge / hop)  # frames on either side of the first and the last
         outside = edge + more * hop
         if self.past is None:
@@ -130,8 +130,7 @@ class Filter:
             out = out + self._filtered(whole, spectra[:, :count], hop)
         finished, self.made = out[:, : count * hop], out[:, count * hop :]
         if last:
-            finished = torch.cat([finished, self.made[:, : SPAN - hop - edge]], dim=1)
-            finished = finished[:, : finished.shape[1] - more * hop]
+            finished = finished[:, : finished.shape[1] + edge - more * hop]
         skipped = min(self.early, finished.shape[1])
         self.early -= skipped
         return finished[:, skipped:]
