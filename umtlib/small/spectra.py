@@ -76,7 +76,7 @@ def events(log_power: Tensor) -> Tensor:
 def above_past(log_power: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return how far each moment is above the running mean of its past: a course's attacks, sharp.
 
-    The course is (B, N, BINS). The mean has a time constant of `FOLLOWED` fine frames; its last
+    The course is (B, N > 0, BINS). The mean has a time constant of `FOLLOWED` fine frames; its last
     value, (B, 1, BINS), is returned too, and is ``past`` for the next.
     """
     kept = math.exp(-1 / FOLLOWED)
@@ -84,7 +84,7 @@ def above_past(log_power: Tensor, past: Tensor | None = None) -> tuple[Tensor, T
     for now in log_power.split(1, dim=1):
         before.append(past)
         past = kept * past + (1 - kept) * now
-    return log_power - torch.cat(before, dim=1) if before else log_power, past
+    return log_power - torch.cat(before, dim=1), past
 
 
 class Filter:
