@@ -4,6 +4,7 @@ Each input is translated correctly, or refused with one line on stderr, exit sta
 and no output.
 """
 
+import io
 import json
 import os
 import re
@@ -15,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from tqdm import tqdm
 
 import umtlib
 from conftest import DOMAINS, assert_refused, tone
 from umtlib import audio, cli
+from umtlib.cli import printing
 from umtlib.errors import GenerationError
 from umtlib.generation import hearing, translation
 from umtlib.notebook import artist
@@ -202,6 +205,31 @@ def test_train_with_settings_resume_and_translate(umt, work, corpus):
     soundfile.write("in.wav", tone(0.01), 16_000)
     assert umt("translate", "in.wav", "--model", "run", "--no-picture", "--to", "drum")[0] == 0
     assert os.listdir("outputs") == ["in.drum.wav"]
+
+
+def test_recordings_become_one_more_domain(umt, work, blink_folder):
+    os.mkdir("mine")
+    for number in range(4):
+        soundfile.write(f"mine/{number}.wav", tone(1, hertz=200 + 50 * number), 16_000)
+    command = ["train", "--data", "mine", "--out", "more", "--add-domain", "kazoo", "--workers", 0]
+    command += ["--preset", "tiny", "--model", blink_folder, "--steps", 1]
+    status, _, complaint = umt(*command)
+    assert status == 0, complaint
+    assert umtlib.load("more").domains == (*DOMAINS, "kazoo")
+
+
+def test_a_bar_shows_what_is_done(monkeypatch):
+    shown = []
+
+    def bar(**settings):
+        shown.append(tqdm(**settings | {"disable": False, "file": io.StringIO()}))
+        return shown[-1]
+
+    monkeypatch.setattr(printing, "tqdm", bar)
+    with printing.bars() as progress:
+        for stage, done in (("a\nb", 1), ("a\nb", 3), ("last", 4)):
+            progress(stage, done, 4)
+    assert [(one.desc, one.n, one.total) for one in shown] == [(r"a\nb", 3, 4), ("last", 4, 4)]
 
 
 # As a process of its own

@@ -98,6 +98,8 @@ PERFECT = {
                         4 * POINTS.var(axis=0, ddof=1).sum()),  # (3 - 1) squared
     "tune": (lambda: pitch.tune(np.array([0.0, 220, 880, 0])), np.array([0, -12, 12, 0])),
     "probe": (lambda: latent.probe(TOLD[:200], LABELS[:200], TOLD[200:], LABELS[200:]), 1),
+    "spread": (lambda: latent.spread(range(5), 2), [0, 2]),
+    "spread, few": (lambda: latent.spread(range(5), 9), [0, 1, 2, 3, 4]),
     "threshold": (lambda: latent.best_threshold(np.arange(6)[None], np.arange(6)[None] > 2), 3),
     "nsynth": (lambda: nsynth.agreement(POINTS, 3 * POINTS)["nearest"], 1),
     "creativity": (lambda: blending.creativity(*[MELODY] * 3), {"kept": 1, "agreed": 1}),
@@ -245,6 +247,13 @@ def test_of_velocities_the_nearest_to_100_is_taken(tmp_path):
         (tmp_path / f"flute_acoustic_001-060-{velocity:03d}.wav").touch()
     [notes_of_one] = nsynth.find_notes(tmp_path).values()
     assert notes_of_one[60].name.endswith("-090.wav")
+
+
+def test_matrices_stand_beside_their_names():
+    first, second = POINTS[:3], POINTS[3:6]
+    axes = nsynth.plot([60, 62, 64], {"one": first, "two": second}).axes[1]
+    assert axes.get_title() == "two"
+    assert np.allclose(axes.images[0].get_array(), nsynth.cosines(first, second))
 
 
 def test_blend_ramps_from_one_latent_to_the_other():
