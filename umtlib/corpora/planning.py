@@ -15,16 +15,8 @@ from umtlib.corpora.scores import Score
 from umtlib.errors import CorpusError
 
 # What each domain plays: its own composer as far as there are scores, then transcriptions.
-_SHELVES = (
-    "various",
-    "monteverdi",
-    "haydn",
-    "mozart",
-    "beethoven",
-    "schumann",
-    "chorales",
-    "fiddle",
-)
+_SHELVES = ("various", "monteverdi", "haydn", "mozart", "beethoven", "schumann", "chorales",
+            "fiddle")  # fmt: skip
 _SHARES = {
     "mozart_orchestra": (0.04, 0.00, 0.08, 0.46, 0.16, 0.06, 0.10, 0.10),
     "haydn_quartet":    (0.00, 0.00, 0.44, 0.16, 0.14, 0.06, 0.10, 0.10),
