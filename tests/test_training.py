@@ -87,6 +87,15 @@ def test_domains_take_turns_and_the_target_stays_clean(corpus):
         assert any((o.unfold(0, 8_000, 1) == row).all(1).any() for o in originals)
 
 
+def test_validation_does_not_repeat_trainings_random_numbers(corpus):
+    drawn = []
+    for split in ("train", "val"):
+        crops = Crops(Corpus(corpus), DOMAINS, blink(augment=False).training, split, 1)
+        crops.draw = lambda _, samples, rng: drawn.append(rng.random()) or np.zeros(samples)
+        crops[0]
+    assert len(set(drawn)) == len(drawn) > 1
+
+
 # --- one step -------------------------------------------------------------------------------------
 
 
