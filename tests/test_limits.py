@@ -175,7 +175,7 @@ def test_who_is_stopped_leaves_nothing(blink_folder, tmp_path, stop, status):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[2])},
     )  # fmt: skip
-    while not (tmp_path / "outputs").exists():  # it has begun
+    while not list(tmp_path.glob("outputs/.*.part")):  # it has begun
         assert running.poll() is None
     running.send_signal(stop)
     printed, complaint = running.communicate(timeout=60)

@@ -149,9 +149,8 @@ class Training:
         check(model, team, steps)
         if config.recompute:
             recompute(model)
-        self.model = self.average = (
-            model  # the weights in training; those with which one translates
-        )
+        self.model = model  # in training
+        self.average = model  # with which one translates
         self.config, self.steps, self.team, self.workers = config, steps, team, workers
         self.domains = (config.only,) if config.only else model.domains  # those that are trained
         self.segment, self.step = config.crop, 0  # samples to judge a decoder by; steps done

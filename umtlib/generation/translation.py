@@ -72,7 +72,7 @@ def translate(
     _, dtype = resolve(settings.get("backend", "auto"), dtype)
     waveform = sound.level(sound.to_mono_16k(audio, sample_rate))
     heard = hear(model, [waveform], len(waveform), dtype)
-    made = _joined(pieces(model, names, heard, dtype=dtype, **settings))
+    made = joined(pieces(model, names, heard, dtype=dtype, **settings))
     sounds = {name: sound.level(waveform, MOST_GAIN) for name, waveform in made.items()}
     return sounds[to] if isinstance(to, str) and to != ALL else sounds
 
@@ -103,10 +103,11 @@ def decode(
     Its guides do not know how loud the input was: there need not be a recording of it.
     """
     heard = Heard(latent.to(next(model.parameters()).device), length)
-    return _joined(pieces(model, names, heard, **settings))
+    return joined(pieces(model, names, heard, **settings))
 
 
-def _joined(made: Iterable[tuple[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def joined(made: Iterable[tuple[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return what `pieces` yields, as one sound for each domain."""
     sounds: dict[str, list[np.ndarray]] = {}
     for name, piece in made:
         sounds.setdefault(name, []).append(piece)
@@ -175,8 +176,11 @@ def write(
 
     Yields a domain's name when its file is there, and the first ``shown`` samples of it.
     """
-    with contextlib.ExitStack() as stack:
-        kept = {name: stack.enter_context(tempfile.TemporaryFile()) for name in paths}
+    with contextlib.ExitStack() as outer:
+        each = {name: outer.enter_context(contextlib.ExitStack()) for name in paths}
+        # A file that cannot be written is told of before the work.
+        put = {name: each[name].enter_context(sound.writing(path)) for name, path in paths.items()}
+        kept = {name: each[name].enter_context(tempfile.TemporaryFile()) for name in paths}
         for name, piece in pieces(model, [*paths], heard, **settings):
             kept[name].write(piece.tobytes())
             if kept[name].tell() < heard.samples * piece.itemsize:
@@ -184,11 +188,11 @@ def write(
             kept[name].flush()
             waveform = np.memmap(kept[name], np.float32, "r")
             loudness = sound.measure(waveform, MOST_GAIN)
-            with sound.writing(paths[name]) as put:
-                for block in sound.levelled(waveform, loudness):
-                    put(block)
-            start = sound.levelled(waveform[:shown], loudness)
-            yield name, np.concatenate([*start, np.zeros(0, np.float32)])
+            for block in sound.levelled(waveform, loudness):
+                put[name](block)
+            start = [*sound.levelled(waveform[:shown], loudness), np.zeros(0, np.float32)]
+            each[name].close()  # the file appears
+            yield name, np.concatenate(start)
 
 
 def seeded(seed: int, rows: int = 1) -> State:

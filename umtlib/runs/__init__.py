@@ -101,9 +101,11 @@ def train(
         Processes that prepare batches; the result does not depend on it.
     initial : MusicTranslator, optional
         Weights to start a new run from; by default random ones, by the preset's seed.
-    on_report, on_validate : callable, optional
-        Receive each line of the log as a dict; after each validation the model with which one
-        translates, and the step, to return warnings.
+    on_report : callable, optional
+        Receives each line of the log as a dict.
+    on_validate : callable, optional
+        Receives, after each validation, the model with which one translates, and the step; returns
+        warnings.
 
     Raises
     ------

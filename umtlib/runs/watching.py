@@ -73,15 +73,16 @@ def complaints(found: Mapping[str, Mapping[str, float]]) -> list[str]:
 def listen(model: MusicTranslator, corpus: Corpus, folder: Path, step: int) -> list[str]:
     """Translate the middle of the first held-out track into every domain.
 
-    Writes ``step-<n>.<domain>.wav`` to the folder; returns a warning for each translation that is
-    silent or clipped.
+    Writes ``step-<n>.<domain>.wav`` to the folder, as loud as the decoder makes it; returns a
+    warning for each translation that is silent or clipped.
     """
     recording = corpus.audio(next(track for track in corpus.tracks if track.split == "val"))
     start = max(0, len(recording) - LENGTH) // 2
     excerpt = recording[start : start + LENGTH] / np.float32(32_768)
     folder.mkdir(parents=True, exist_ok=True)
-    said = []
-    for domain, made in translation.translate(model, excerpt, audio.SAMPLE_RATE).items():
+    heard, said = translation.hear(model, [audio.level(excerpt)], len(excerpt)), []
+    sounds = translation.joined(translation.pieces(model, model.domains, heard, dtype="auto"))
+    for domain, made in sounds.items():
         audio.write(folder / f"step-{step:08d}.{domain}.wav", made)
         if np.sqrt(np.mean(np.square(made))) < SILENT:
             said.append(f"the translation to {domain} is silent")

@@ -23,7 +23,7 @@ DROPPED, INVENTED, SHIFTED = 0.15, 0.003, 0.3  # what is done to true events tha
 
 HEARD = 60  # segments of a domain, and as many of others, that settle how sharp attacks are
 EMPHASES = tuple(n / 20 for n in range(17))
-SHARP = 1.0  # attacks of others' music are to be as sharp as the own; a part of that plays softer
+SHARP = 1.0  # how sharp attacks of others' music are to be, in parts of the own music's
 AUDIBLE = 50.0  # dB below a segment's loudest band that count
 
 _FREQUENCY = torch.linspace(0, 8_000, BINS)

@@ -35,8 +35,8 @@ class Recipe(config.Checked):
     again: Count = 600  # of each domain's frame model after the game
     shared: Count = 3_000  # 0: each WaveNet goes on from the weights that it begins with
     own: config.Some = 9_500  # of all WaveNets together
-    segments: Annotated[int, Range(3, 10**6)] = 400  # of 3.2 s, of a domain; first a third of them
-    only: config.Text = ""  # new domain of a trained model: *again* and *own* are gone through
+    segments: Annotated[int, Range(3, 10**6)] = 400  # of each domain, 3.2 s long; *first*: a third
+    only: config.Text = ""  # a new domain of a trained model: only *again* and *own*, only for it
 
     def lengths(self, domains: int) -> dict[str, int]:
         """Return the steps of each stage, in order, for a model of so many domains."""
