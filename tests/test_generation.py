@@ -361,6 +361,7 @@ def test_ctrl_c_is_heard_at_once(several):
         finally:
             ended.set()
     while any(thread.name.startswith("ThreadPool") for thread in threading.enumerate()):
+        assert time.monotonic() - began < 3
         time.sleep(0.01)
     assert time.monotonic() - began < 3
 
