@@ -70,7 +70,7 @@ def stream(path: str | os.PathLike) -> Iterator[np.ndarray]:
                       f"{promised / file.samplerate:.4g} s that its header says; it is used as far "
                       "as it goes")  # fmt: skip
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
-        text = f"{path} cannot be decoded as audio; convert it to WAV first, such as with ffmpeg"
+        text = f"{path} cannot be decoded as audio; convert it to WAV first, for example with ffmpeg"
         raise AudioError(text) from error
 
 
