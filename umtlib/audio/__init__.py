@@ -70,8 +70,9 @@ def stream(path: str | os.PathLike) -> Iterator[np.ndarray]:
                       f"{promised / file.samplerate:.4g} s that its header says; it is used as far "
                       "as it goes")  # fmt: skip
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
-        text = f"{path} cannot be decoded as audio; convert it to WAV first, for example with ffmpeg"
-        raise AudioError(text) from error
+        raise AudioError(
+            f"{path} cannot be decoded as audio; convert it to WAV first, for example with ffmpeg"
+        ) from error
 
 
 class Recording:
