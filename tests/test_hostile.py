@@ -85,7 +85,7 @@ USED = {
     "size 0 of all.wav": (raw(at(4, bytes(4))(wav(size=0))), 16_000),
     "8 of 97000.wav": (raw(wav((SECOND[:8] * 32_767).astype("<i2").tobytes(), size=194_000)), 8),
     "cut.aiff": (cut_off(format="AIFF"), None),
-    "cut.wav": (cut_off(format="WAV"), None),
+    **{f"cut.{kind}": (cut_off(format=kind), None) for kind in ("wav", "rf64", "w64")},
     "junk before.wav": (raw(wav(extra=chunk(b"JUNK", NOISE))), 16_000),
     "cut in a frame.wav": (raw(wav()[:-1]), 15_999),
     "half.flac": (damaged(".flac", lambda d: d[: len(d) // 2]), None),
@@ -96,7 +96,8 @@ USED = {
 }
 
 # Hold less than their headers say, which is told.
-SHORT = {"8 of 97000.wav", "cut.aiff", "cut.wav", "half.flac", "2**36 frames.flac"}
+SHORT = {"8 of 97000.wav", "cut.aiff", "cut.wav", "cut.rf64", "cut.w64", "half.flac",
+         "2**36 frames.flac"}  # fmt: skip
 
 REFUSED = {
     "empty.wav": (raw(b""), "cannot be decoded"),

@@ -218,7 +218,7 @@ def test_a_truncated_file(tmp_path, keep, zipped):
 
 
 @pytest.mark.parametrize("name, words", [
-    ("lastmodel_1.pth", "the authors' code writes args.pth, and a file"), ("args.pth", ""),
+    ("lastmodel_1.pth", "name the folder"), ("args.pth", "name the folder"),
 ])  # fmt: skip
 def test_missing_files(folder, name, words):
     (folder / name).unlink()

@@ -150,7 +150,7 @@ def write(path: str | os.PathLike, waveform: np.ndarray) -> None:
 def writing(path: str | os.PathLike) -> Iterator[Callable[[np.ndarray], None]]:
     """Do what `write` does, piece by piece: gives a function that takes the next piece.
 
-    Whatever is raised inside, such as an AudioError, no file is left.
+    It raises AudioError as `write` does, and whatever is raised inside leaves no file.
     """
 
     def put(waveform: np.ndarray) -> None:

@@ -34,8 +34,9 @@ def level(waveform: np.ndarray, most: float = MOST_GAIN) -> np.ndarray:
     What is below about 10 Hz is removed, if it changes the level. Of the rest the 50 ms frames
     above -70 dBFS and within 30 dB of the loudest count, so pauses do not; where "the loudest"
     leaves out 0.6 s, and nothing counts as more than 5 dB above it, so clicks and knocks do not
-    either. Peaks are limited to -1 dBFS, and the gain to ``most``: silence stays silence. Both
-    waveforms are in [-1, 1], at 16 kHz, of shape (T,), T at least 1; the new one is float32.
+    either. Peaks are limited to -1 dBFS, and the gain to ``most``, a factor, by default of 40 dB:
+    silence stays silence. Both waveforms are in [-1, 1], at 16 kHz, of shape (T,), T at least 1;
+    the new one is float32.
     """
     return np.concatenate(list(levelled(waveform, measure(waveform, most))))
 

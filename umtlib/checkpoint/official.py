@@ -115,8 +115,8 @@ def _names(args: argparse.Namespace) -> list[str]:
 def _unpickle(path: Path) -> Any:
     """Read a file of `torch.save` without running anything that is in it."""
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing; the authors' code writes args.pth, and a file "
-                              "for each domain if it has a process for each")  # fmt: skip
+        raise CheckpointError(f"{path} is missing; name the folder with args.pth and a file for "
+                              "each domain: from a training with a process for each")  # fmt: skip
     try:
         with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about pickles that it then refuses

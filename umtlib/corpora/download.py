@@ -36,8 +36,9 @@ def obtain(names: Iterable[str], root: str | os.PathLike, progress: Progress | N
     """Download and unpack some of `FILES`, in the layout that `nsynth` and `musicnet` read.
 
     What is in ``root`` is kept, and not asked for again; the archives, in its ``.downloads``, may
-    be removed. ``progress`` is told of a file's name, and of bytes: 0 in all, if nobody knows. A
-    file that cannot be had, or unpacked, or is another after five attempts raises CorpusError.
+    be removed. ``progress`` is called with a file's name, the bytes so far, and those in all: 0, if
+    the server does not say. What cannot be fetched or unpacked, or is another file after five
+    attempts, raises CorpusError.
     """
     root = Path(root)
     for name in names:

@@ -50,7 +50,7 @@ def build(
     lists = {part: Path(folder, part, "examples.json") for part in SPLITS}
     lists = {part: path for part, path in lists.items() if path.is_file()}
     if not lists:
-        raise CorpusError(f"{folder} has no nsynth-train/examples.json; name the unpacked NSynth's")
+        raise CorpusError(f"{folder} has no nsynth-train/examples.json; name NSynth's folder")
     choices = (families, sources, instruments, velocities)
     wanted = dict(zip((*DOMAIN.values(), "velocity"), choices, strict=True))
     chosen = [
@@ -71,7 +71,7 @@ def read_examples(path: Path) -> list[dict]:
         notes = json.loads(path.read_text(encoding="utf-8"), object_hook=_strip)
         return sorted(notes.values(), key=lambda note: note["note_str"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CorpusError(f"{path} is no list of NSynth's ({error}); unpack it again") from error
+        raise CorpusError(f"{path} is no list of notes ({error}); unpack it again") from error
 
 
 def _strip(fields: dict) -> dict:
