@@ -106,6 +106,13 @@ def test_recogniser_and_frechet_distance_go_by_the_sound(ranked):
         assert all(distance["truth"] < distance[other] for other in others)
 
 
+def test_a_stand_in_that_a_target_lacks_is_a_gap():
+    one = {"distance": 1.0, "reference_windows": 9, "windows": 8}
+    found = {"a": {"translation": one, "truth": one}}
+    found["b"] = {"translation": one, "wrong_excerpt": one, "truth": one}
+    assert "\n| a | 9 | 8 | 1 | - | 1 |\n" in tables._frechet(found)[1]
+
+
 def test_the_papers_table_is_there_only_if_its_domains_are(ranked):
     """And it leaves out the stand-ins whose pitch is not asked for."""
     _, table = tables._to_piano(ranked["pairs"])

@@ -6,13 +6,14 @@ import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import soundfile
 
 from umtlib.audio import SAMPLE_RATE
-from umtlib.corpora import instruments, performing, six_domains
+from umtlib.corpora import instruments, performing, scores, six_domains
 from umtlib.corpora.corpus import SKIPPED, SPLITS, Corpus, sha256
 from umtlib.corpora.instruments import DOMAINS, UNSEEN
 from umtlib.corpora.pairs import read_pairs
@@ -103,10 +104,17 @@ def test_mini_melodies_sound_at_their_notes():
 # --- how it is planned
 
 
+def test_a_score_is_parsed_once_or_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(scores, "_parse", Mock(side_effect=[ValueError("no"), chorale(1)]))
+    entry = ("chorales", "made/1.xml")
+    line, parsed, kept = (scores.read_score(tmp_path, tmp_path, entry) for _ in range(3))
+    assert line == {"piece": "made/1.xml", "files": 1, "reason": "music21 cannot read it: no"}
+    assert parsed.lines == kept.lines == chorale(1).lines
+
+
 def test_splits_keep_a_tune_together():
-    scores = [chorale(number % 24) for number in range(48)]
-    scores = [replace(score, piece=f"made/{k}") for k, score in enumerate(scores)]
-    splits = [score.split for score in assign_splits(scores)]
+    tunes = [replace(chorale(number % 24), piece=f"made/{number}") for number in range(48)]
+    splits = [score.split for score in assign_splits(tunes)]
     assert splits[:24] == splits[24:] and [splits.count(s) for s in SPLITS] == [40, 4, 4]
 
 

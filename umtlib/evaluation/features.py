@@ -96,9 +96,10 @@ Sound = np.ndarray | Excerpt  # what the metrics take
 
 
 def excerpt(waveform: Sound) -> Excerpt:
-    """Make an excerpt of a waveform, floats in [-1, 1] or int16 at 16 kHz, shape (T,), or of one.
+    """Make an excerpt of a waveform, floats in [-1, 1] or int16 at 16 kHz, shape (T,).
 
-    What is none raises EvaluationError. One of less than 2,048 samples is padded with silence.
+    Less than 2,048 samples are padded with silence. An excerpt is returned as it is, and anything
+    else raises EvaluationError.
     """
     if isinstance(waveform, Excerpt):
         return waveform

@@ -68,10 +68,12 @@ def evaluate(
     """Translate the excerpts of a corpus with a model, and measure everything; return the report.
 
     The folder ``data`` is a corpus with paired excerpts, or with held-out tracks of the model's
-    domains. The new folder ``out`` gets ``report.json``, ``report.md``, ``rows.csv`` and plots.
-    Temperature, seed and backend are as in `umtlib.translate`, whose output for this seed is what
-    is measured. Of a model to ``compare`` latent and freedom are measured beside. ``single_notes``
-    are notes in NSynth's format; ``listener`` is the folder of a recogniser.
+    domains; so many ``excerpts`` are used, spread over the sources, by default all. The new folder
+    ``out`` gets ``report.json``, ``report.md``, ``rows.csv`` and plots. Temperature, seed and
+    backend are as in `umtlib.translate`, whose output for this seed is what is measured. The report
+    calls the model by ``name``; its ``left_out`` says what was not measured, and why. Of a model to
+    ``compare`` latent and freedom are measured beside. ``single_notes`` are notes in NSynth's
+    format; ``listener`` is the folder of a recogniser.
 
     Processes that ``torchrun`` started share the excerpts; the first of them does all the rest, and
     the others return an empty report.
@@ -141,8 +143,8 @@ def measure(
     EvaluationError. The recogniser is asked if it knows the domains. The corpus's held-out tracks
     are the reference set of the Frechet distance.
 
-    Gives a row per system, excerpt and target, with those of `METRICS` that apply and ``called``,
-    what the recogniser takes it for; and what the report says of the rows.
+    Gives a row per system, excerpt and target, with those of `METRICS` that apply, the recogniser's
+    ``embedding`` and ``called``, what it takes it for; and what the report says of the rows.
     """
     known = judge if {*domains} <= {*judge.domains} else None
     render = lru_cache(32)(lambda place, name: excerpt(pairs[place].audio(name)))

@@ -1,8 +1,8 @@
 """What are listeners given? Blinded packs for a test of opinion scores and for a lineup.
 
 Conventions. A pack is a folder of levelled 16 kHz WAV files whose names tell nothing, ``sheet.csv``
-to be filled in (one copy per rater) and ``key.csv``, which is not for the raters. Its seed decides
-on the order.
+to be filled in (one copy per rater) and ``key.csv``, which is not for the raters. The order follows
+from the seed.
 
 * **Opinion scores**: ``000.wav`` and so on, in random order; ``source-00.wav``..., the open source.
   Systems: translation, source, true rendering (the hidden reference), that through 8-bit mu-law and

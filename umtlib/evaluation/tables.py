@@ -143,10 +143,12 @@ def _recogniser(results: Mapping) -> list[str]:
 def _frechet(results: Mapping) -> list[str]:
     if not results:
         return []
-    systems, counts, rows = next(iter(results.values())), ("reference_windows", "windows"), []
+    systems = max(results.values(), key=len)  # a target may lack some stand-ins
+    counts, rows = ("reference_windows", "windows"), []
     for target, found in results.items():
         windows = (found["translation"][name] for name in counts)
-        rows.append((target, *windows, *(values["distance"] for values in found.values())))
+        distances = (found[name]["distance"] if name in found else None for name in systems)
+        rows.append((target, *windows, *distances))
     return [
         "## Frechet distance to the target domain",
         markdown(("target", "reference windows", "windows", *systems), rows),
