@@ -258,8 +258,12 @@ def test_renamed_and_foreign_files(folder):
     last = folder / "lastmodel_1.pth"
     last.write_bytes((folder / "lastmodel_0.pth").read_bytes())
     one_line(folder, "holds domain 0")
-    torch.save({"model": {}}, last)
-    one_line(folder, "it lacks encoder_state")
+    for foreign in (
+        {"model": {}},
+        dict.fromkeys(("encoder_state", "decoder_state", "discriminator_state")),
+    ):
+        torch.save(foreign, last)
+        one_line(folder, "it lacks encoder_state")
     one_line(folder, "has 2 domains, not 1", domains=["a"])
     torch.save({"a": 1}, folder / "args.pth")
     one_line(folder, "no Namespace")

@@ -131,7 +131,8 @@ def _unpickle(path: Path) -> Any:
 def _read(path: Path, number: int, config: ModelConfig) -> tuple[dict[str, Tensor], ...]:
     """Return the encoder, decoder and classifier of a file, under this library's names."""
     content = _unpickle(path)
-    if not isinstance(content, dict) or not content.keys() >= set(_PARTS):
+    known = content if isinstance(content, dict) else {}
+    if not all(isinstance(known.get(part), dict) for part in _PARTS):
         raise CheckpointError(f"{path} is not of the authors' code: it lacks {', '.join(_PARTS)}")
     if (dataset := content.get("dataset", number)) != number:
         raise CheckpointError(f"{path} holds domain {dataset}: give it its own name back")
