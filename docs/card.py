@@ -209,7 +209,7 @@ def card(about: dict, table: Table, training: dict) -> str:
     }
     worst = min(named, key=named.get)
     fades = {name: table["translation", name]["decay"] for name in named if name not in FADING}
-    faded = " and ".join(name for name, decay in fades.items() if decay < -2)
+    faded = " and ".join(name for name, decay in fades.items() if decay < -2) or "no domain"
     return f"""# six-domains-small
 
 Translates any music into six domains by instrumentation: orchestra, string quartet, choir with

@@ -21,7 +21,8 @@ from tqdm import tqdm
 import umtlib
 from conftest import DOMAINS, assert_refused, tone
 from umtlib import audio, cli
-from umtlib.cli import printing
+from umtlib.cli import printing, train
+from umtlib.config import SIX_DOMAINS
 from umtlib.errors import GenerationError
 from umtlib.generation import hearing, translation
 from umtlib.notebook import artist
@@ -278,3 +279,8 @@ def test_nobody_reads_what_is_printed(buffered):
     with open(write, "w") as nobody:
         process = buffered("--help", nobody)
     assert (process.returncode, process.stderr) == (1, "")
+
+
+def test_training_keeps_the_papers_order_of_its_domains():
+    assert train._in_order(sorted(SIX_DOMAINS)) == SIX_DOMAINS
+    assert train._in_order(["b", "a"]) == ["b", "a"]

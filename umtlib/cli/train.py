@@ -1,5 +1,6 @@
 """``umt train``."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -57,9 +58,7 @@ def train(
         initial = translator.with_domain(umtlib.load(model), add_domain)
         chosen = config.Preset(initial.config, replace(chosen.training, only=add_domain))
     else:
-        found = Corpus(data).domains  # in the paper's order, where they are the paper's
-        found = config.SIX_DOMAINS if set(found) == set(config.SIX_DOMAINS) else found
-        chosen = runs.preset(preset, found)
+        chosen = runs.preset(preset, _in_order(Corpus(data).domains))
     place = devices.device(device, gpu=getattr(chosen.training, "on_gpu", False))
     found = devices.precision(precision, place)
     asked = [] if precision == "auto" and place.type != "cuda" else [f"precision={found}"]
@@ -87,3 +86,8 @@ def train(
         settings["on_validate"] = lambda now, at: watching.listen(now, corpus, out / "heard", at)
         folder = runs.train(corpus.folder, out, chosen, steps, on_report=report, **settings)
     say(f"{folder}: translate with it by --model {out}")
+
+
+def _in_order(domains: Sequence[str]) -> Sequence[str]:
+    """Return a corpus's domains, in the paper's order where they are the paper's."""
+    return config.SIX_DOMAINS if set(domains) == set(config.SIX_DOMAINS) else domains
